@@ -1,0 +1,228 @@
+"""Drivers: the one loop of each operator shape, and their compilation by Numba.
+
+A driver owns what every kernel of its shape would otherwise repeat: where instruments and windows begin and end, and what
+missing values and errors do. Kernels stay plain Python; they are compiled into their driver here, strict IEEE (no fast-math, so no
+reordering and no fused multiply-add), without the GIL, cached on disk so that a second process starts at full speed.
+"""
+
+import math
+from collections.abc import Callable
+from functools import cache
+from types import FunctionType
+
+from numba import njit
+from numba.extending import register_jitable
+
+from asof.operators import Operator, Shape
+
+Loop = Callable[..., None]
+
+
+def settle(result, first, second, third):
+    """What a row operator answers: missing before error before the result."""
+    if math.isfinite(result) and math.isfinite(first) and math.isfinite(second) and math.isfinite(third):
+        return result
+    return math.nan if math.isnan(first) or math.isnan(second) or math.isnan(third) else math.inf
+
+
+def row_1(kernel):
+    def drive(out, x, *params):
+        for i in range(len(out)):
+            value = x[i]
+            out[i] = settle(kernel(value, *params) if math.isfinite(value) else value, value, 0.0, 0.0)
+
+    return drive
+
+
+def row_2(kernel):
+    def drive(out, x, y, *params):
+        for i in range(len(out)):
+            out[i] = settle(kernel(x[i], y[i], *params), x[i], y[i], 0.0)
+
+    return drive
+
+
+def row_3(kernel):
+    def drive(out, x, y, z, *params):
+        for i in range(len(out)):
+            out[i] = settle(kernel(x[i], y[i], z[i], *params), x[i], y[i], z[i])
+
+    return drive
+
+
+def logic_1(kernel):
+    def drive(out, x, *params):
+        for i in range(len(out)):
+            out[i] = kernel(x[i], *params)
+
+    return drive
+
+
+def logic_2(kernel):
+    def drive(out, x, y, *params):
+        for i in range(len(out)):
+            out[i] = kernel(x[i], y[i], *params)
+
+    return drive
+
+
+def logic_3(kernel):
+    def drive(out, x, y, z, *params):
+        for i in range(len(out)):
+            out[i] = kernel(x[i], y[i], z[i], *params)
+
+    return drive
+
+
+def mask(out, x, reach):
+    """Missing where a whole window of `x` does not exist or holds a missing value; an error where it holds one or ends as one."""
+    missing = -1
+    wrong = -1
+    for i in range(min(reach, len(x))):
+        if not math.isfinite(x[i]):
+            if x[i] != x[i]:
+                missing = i
+            else:
+                wrong = i
+        out[i] = math.nan
+    for i in range(reach, len(x)):
+        if not math.isfinite(x[i]):
+            if x[i] != x[i]:
+                missing = i
+            else:
+                wrong = i
+        if missing >= i - reach:
+            out[i] = math.nan
+        elif wrong >= i - reach or not math.isfinite(out[i]):
+            out[i] = math.inf
+
+
+def series_1(kernel):
+    def drive(out, offsets, reach, x, *params):
+        for s in range(len(offsets) - 1):
+            a, b = offsets[s], offsets[s + 1]
+            kernel(out[a:b], x[a:b], *params)
+            mask(out[a:b], x[a:b], reach)
+
+    return drive
+
+
+def series_2(kernel):
+    def drive(out, offsets, reach, x, y, *params):
+        for s in range(len(offsets) - 1):
+            a, b = offsets[s], offsets[s + 1]
+            kernel(out[a:b], x[a:b], y[a:b], *params)
+            mask(out[a:b], x[a:b], reach)
+            mask(out[a:b], y[a:b], reach)
+
+    return drive
+
+
+def raw_1(kernel):
+    def drive(out, offsets, reach, x, *params):
+        for s in range(len(offsets) - 1):
+            a, b = offsets[s], offsets[s + 1]
+            kernel(out[a:b], x[a:b], *params)
+
+    return drive
+
+
+def window_1(kernel):
+    def drive(out, low, high, minimum, x, *params):
+        for i in range(len(out)):
+            a, b = low[i], high[i]
+            if i > 0 and a == low[i - 1] and b == high[i - 1]:
+                out[i] = out[i - 1]
+                continue
+            broken = 0.0
+            for k in range(a, b):
+                if not math.isfinite(x[k]) and broken == broken:
+                    broken = x[k]
+            if b - a < minimum or broken != broken:
+                out[i] = math.nan
+            elif broken != 0.0:
+                out[i] = math.inf
+            else:
+                result = kernel(x[a:b], *params)
+                out[i] = result if math.isfinite(result) else math.inf
+
+    return drive
+
+
+def window_2(kernel):
+    def drive(out, low, high, minimum, x, y, *params):
+        for i in range(len(out)):
+            a, b = low[i], high[i]
+            if i > 0 and a == low[i - 1] and b == high[i - 1]:
+                out[i] = out[i - 1]
+                continue
+            broken = 0.0
+            for k in range(a, b):
+                if not math.isfinite(x[k]) and broken == broken:
+                    broken = x[k]
+                if not math.isfinite(y[k]) and broken == broken:
+                    broken = y[k]
+            if b - a < minimum or broken != broken:
+                out[i] = math.nan
+            elif broken != 0.0:
+                out[i] = math.inf
+            else:
+                result = kernel(x[a:b], y[a:b], *params)
+                out[i] = result if math.isfinite(result) else math.inf
+
+    return drive
+
+
+def tally_1(kernel):
+    def drive(out, low, high, minimum, x, *params):
+        for i in range(len(out)):
+            a, b = low[i], high[i]
+            if i > 0 and a == low[i - 1] and b == high[i - 1]:
+                out[i] = out[i - 1]
+            else:
+                out[i] = kernel(x[a:b], *params)
+
+    return drive
+
+
+DRIVERS: dict[tuple[Shape, int], Callable[[Callable[..., object]], Loop]] = {
+    (Shape.ROW, 1): row_1,
+    (Shape.ROW, 2): row_2,
+    (Shape.ROW, 3): row_3,
+    (Shape.LOGIC, 1): logic_1,
+    (Shape.LOGIC, 2): logic_2,
+    (Shape.LOGIC, 3): logic_3,
+    (Shape.SERIES, 1): series_1,
+    (Shape.SERIES, 2): series_2,
+    (Shape.RAW, 1): raw_1,
+    (Shape.WINDOW, 1): window_1,
+    (Shape.WINDOW, 2): window_2,
+    (Shape.TALLY, 1): tally_1,
+}
+"""The driver of each shape and number of inputs."""
+
+
+@cache
+def compiled(operator: Operator) -> Loop:
+    """The operator's kernel inside its driver, compiled when first called."""
+    driver = DRIVERS[operator.shape, len(operator.inputs)]
+    _register(operator.kernel)
+    loop: Loop = compile_loop(driver(operator.kernel))
+    return loop
+
+
+def compile_loop(function: Callable[..., object]) -> Loop:
+    """`function` and what it calls, compiled."""
+    _register(function)
+    return njit(cache=True, nogil=True, fastmath=False, error_model="numpy")(function)  # type: ignore[no-any-return]
+
+
+@cache
+def _register(function: Callable[..., object]) -> None:
+    """Tell Numba that a plain function, and the plain functions of its module that it calls, may be compiled into others."""
+    assert isinstance(function, FunctionType)
+    for name in function.__code__.co_names:
+        called = function.__globals__.get(name)
+        if isinstance(called, FunctionType):
+            _register(called)
+    register_jitable(error_model="numpy")(function)

@@ -1,0 +1,49 @@
+"""The errors asof raises: one small tree; every message says what failed, the value, and the mend."""
+
+from difflib import get_close_matches
+
+
+class AsofError(Exception):
+    """The root of every error that asof raises on purpose. `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class DefinitionError(AsofError):
+    """A feature, flag, operator call or feature set that the language does not allow."""
+
+    exit_code = 3
+
+
+class VersionConflict(DefinitionError):
+    """A registered version whose definition has changed; versions are immutable."""
+
+
+class DataError(AsofError):
+    """Rows, files or columns that cannot be used."""
+
+    exit_code = 4
+
+
+class StoreError(AsofError):
+    """A store that cannot be opened, read or written."""
+
+    exit_code = 5
+
+
+class NotFound(AsofError):
+    """A feature set, instrument or table that is not there."""
+
+    exit_code = 6
+
+
+class MissingExtra(AsofError):
+    """An optional dependency that is not installed."""
+
+    exit_code = 7
+
+
+def did_you_mean(word: str, known: "list[str] | tuple[str, ...]") -> str:
+    """`"; did you mean 'x'?"` for the nearest of `known`, or an empty string."""
+    near = get_close_matches(word, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

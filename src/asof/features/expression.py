@@ -1,0 +1,341 @@
+"""Expressions: immutable trees of small nodes over bars and events. No data, no I/O.
+
+Nodes are interned: equal trees are one object, so a node can be a dictionary key, is computed once, and `==` is free to build
+a comparison, as `<` does. An expression's *domain* is what its rows are: bars, the events of one window, or neither (a constant).
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+
+from asof.errors import DefinitionError, did_you_mean
+from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, Operator, Shape
+from asof.timeframes import duration, duration_text
+
+BARS = "bars"
+"""The domain of bar expressions; an event expression's domain is its window in microseconds."""
+
+Domain = str | int | None
+Number = int | float
+
+BAR_COLUMNS = {
+    "open": "first price of the bar",
+    "high": "highest price of the bar",
+    "low": "lowest price of the bar",
+    "close": "last price of the bar",
+    "volume": "traded volume of the bar",
+    "grid_offset": "microseconds by which an `m` or `h` bar opens off its timeframe's grid; 0 for days",
+}
+"""What a bar offers. A price that is missing, zero or below is a missing value."""
+
+EVENT_COLUMNS = {
+    "sentiment": "sentiment score, -1 to 1",
+    "confidence": "confidence of the score, 0 to 1",
+    "clock_skew": "microseconds by which the event claims to have happened after it was enriched; 0 where it does not",
+}
+"""What a scored event offers."""
+
+_interned: weakref.WeakValueDictionary[tuple[object, ...], Expr] = weakref.WeakValueDictionary()
+_lock = threading.Lock()
+
+
+class Expr:
+    """A node: an operator applied to other nodes, a column, or a constant. Made by operators and methods, never directly."""
+
+    __slots__ = ("__weakref__", "domain", "inputs", "lookback", "name", "operator", "params")
+
+    operator: Operator | None
+    inputs: tuple[Expr, ...]
+    params: tuple[Number, ...]
+    name: str
+    domain: Domain
+    lookback: int
+
+    def __new__(
+        cls, operator: Operator | None, inputs: tuple[Expr, ...], params: tuple[Number, ...], name: str, domain: Domain
+    ) -> Expr:
+        """The one node of this content; `name` is a column's name, '' for the presence of a row."""
+        key = (operator, inputs, tuple((type(p), repr(p)) for p in params), name, domain)
+        with _lock:
+            node = _interned.get(key)
+            if node is None:
+                node = object.__new__(cls)
+                reach = operator.reach(params) if operator else 0
+                for slot, value in (
+                    ("operator", operator),
+                    ("inputs", inputs),
+                    ("params", params),
+                    ("name", name),
+                    ("domain", domain),
+                    ("lookback", max((i.lookback for i in inputs), default=1) + reach),
+                ):
+                    object.__setattr__(node, slot, value)
+                _interned[key] = node
+        return node
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("expressions are immutable")
+
+    def __hash__(self) -> int:
+        return id(self) >> 4
+
+    def __bool__(self) -> bool:
+        raise DefinitionError(
+            "an expression has no truth value: write `&`, `|`, `~` for and, or, not, and where(condition, a, b) for if"
+        )
+
+    def __reduce__(self) -> tuple[Callable[[str], Expr], tuple[str]]:
+        from asof.features.text import expression_text, parse_expression  # the text form is built on this module
+
+        return parse_expression, (expression_text(self),)
+
+    def __repr__(self) -> str:
+        from asof.features.text import expression_text  # the text form is built on this module
+
+        return expression_text(self)
+
+    def __add__(self, other: Expr | Number) -> Expr:
+        return apply("add", self, other)
+
+    def __radd__(self, other: Number) -> Expr:
+        return apply("add", other, self)
+
+    def __sub__(self, other: Expr | Number) -> Expr:
+        return apply("subtract", self, other)
+
+    def __rsub__(self, other: Number) -> Expr:
+        return apply("subtract", other, self)
+
+    def __mul__(self, other: Expr | Number) -> Expr:
+        return apply("multiply", self, other)
+
+    def __rmul__(self, other: Number) -> Expr:
+        return apply("multiply", other, self)
+
+    def __truediv__(self, other: Expr | Number) -> Expr:
+        return apply("divide", self, other)
+
+    def __rtruediv__(self, other: Number) -> Expr:
+        return apply("divide", other, self)
+
+    def __neg__(self) -> Expr:
+        return apply("negate", self)
+
+    def __lt__(self, other: Expr | Number) -> Expr:
+        return apply("less", self, other)
+
+    def __le__(self, other: Expr | Number) -> Expr:
+        return apply("less_equal", self, other)
+
+    def __gt__(self, other: Expr | Number) -> Expr:
+        return apply("greater", self, other)
+
+    def __ge__(self, other: Expr | Number) -> Expr:
+        return apply("greater_equal", self, other)
+
+    def __eq__(self, other: object) -> Expr:  # type: ignore[override]  # builds a comparison, as `<` does
+        return apply("equal", self, other)
+
+    def __ne__(self, other: object) -> Expr:  # type: ignore[override]  # builds a comparison, as `<` does
+        return apply("not_equal", self, other)
+
+    def __and__(self, other: Expr | Number) -> Expr:
+        return apply("and", self, other)
+
+    def __or__(self, other: Expr | Number) -> Expr:
+        return apply("or", self, other)
+
+    def __invert__(self) -> Expr:
+        return apply("not", self)
+
+    def diff(self, n: int = 1) -> Expr:
+        """The change over `n` bars: `x - x.lag(n)`."""
+        return self - self.lag(n)
+
+    def __getattr__(self, name: str) -> Callable[..., Expr]:
+        if name not in METHODS:
+            if name.startswith("_"):
+                raise AttributeError(name)
+            hint = did_you_mean(name, [*METHODS, "diff"])
+            raise DefinitionError(f"no operator is called {name!r}{hint}")
+        return lambda *args, **kwargs: apply(name, self, *args, **kwargs)
+
+    def __dir__(self) -> list[str]:
+        return [*METHODS, *object.__dir__(self)]
+
+
+METHODS = tuple(dict.fromkeys(o.name for o in OPERATORS if not o.symbol and o.name != "where"))
+"""The operators that are written as methods."""
+
+_BY_NAME: dict[tuple[str, bool, int], Operator] = {}
+for _operator in OPERATORS:
+    _BY_NAME[_operator.name, _operator.shape in EVENT_SHAPES, len(_operator.inputs)] = _operator
+_NAMES = tuple(dict.fromkeys(o.name for o in OPERATORS))
+
+
+def constant(value: Number) -> Expr:
+    """A number as an expression; it must be finite."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise DefinitionError(f"{value!r} ({type(value).__name__}) is neither an expression nor a number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = float("inf")
+    if number - number != 0.0:
+        raise DefinitionError(f"a constant must be finite, not {value!r}")
+    return Expr(None, (), (number,), "", None)
+
+
+def column(name: str, domain: Domain) -> Expr:
+    """A column of bars, or of the events of a window; '' is the presence of a row: 1 for each."""
+    return Expr(None, (), (), name, domain)
+
+
+def apply(name: str, *args: object, **named: object) -> Expr:
+    """The operator `name` applied to expressions and numbers, given in order or by name.
+
+    Raises `DefinitionError` where the operator does not exist for such inputs, or a parameter is out of its range.
+    """
+    first = args[0] if isinstance(args[0], Expr) else constant(args[0])  # type: ignore[arg-type]  # constant() checks
+    on_events = isinstance(first.domain, int)
+    given = 1 + sum(isinstance(a, Expr) for a in args[1:]) + sum(isinstance(v, Expr) for v in named.values())
+    operator = _find(name, on_events, given)
+    bound = _bind(operator, args, named)
+    inputs = tuple(v if isinstance(v, Expr) else constant(v) for v in (bound[i] for i in operator.inputs))  # type: ignore[arg-type]
+    params = tuple(p.check(bound[p.name], name) for p in operator.params)
+    if name == "clip" and params[0] > params[1]:
+        raise DefinitionError(f"clip: low={params[0]:g} is above high={params[1]:g}")
+    return Expr(operator, inputs, params, "", _result_domain(operator, inputs))
+
+
+def _find(name: str, on_events: bool, given: int) -> Operator:
+    """The operator of this name for rows of this kind: event operators on events, the others on anything."""
+    arities = (given, *range(1, 4))
+    for events in (on_events, False):
+        for arity in arities:
+            if found := _BY_NAME.get((name, events, arity)):
+                return found
+    if name in _NAMES:
+        raise DefinitionError(f"{name} works on the events of a window, not on bars: events.window('1h').sentiment.{name}()")
+    raise DefinitionError(f"no operator is called {name!r}{did_you_mean(name, _NAMES)}")
+
+
+def _bind(operator: Operator, args: tuple[object, ...], named: dict[str, object]) -> dict[str, object]:
+    """Arguments by name, as Python would bind them to `operator.signature`."""
+    by_name_only = operator.inputs[1:] if operator.shape in EVENT_SHAPES else ()
+    order = [*(i for i in operator.inputs if i not in by_name_only), *(p.name for p in operator.params)]
+    if len(args) > len(order):
+        raise DefinitionError(f"{operator.name} takes {operator.signature}, not {len(args)} values")
+    bound = dict(zip(order, args, strict=False))
+    for key, value in named.items():
+        if key not in (*order, *by_name_only) or key in bound:
+            raise DefinitionError(f"{operator.name} takes {operator.signature}, not {key}={value!r}")
+        bound[key] = value
+    for param in operator.params:
+        if param.default is not None:
+            bound.setdefault(param.name, param.kind(param.default))
+    missing = [n for n in (*order, *by_name_only) if n not in bound]
+    if missing:
+        raise DefinitionError(f"{operator.name} takes {operator.signature}: {missing[0]} is not given")
+    return bound
+
+
+def _result_domain(operator: Operator, inputs: tuple[Expr, ...]) -> Domain:
+    """What the rows of the result are; mixed rows are refused."""
+    domains = list(dict.fromkeys(i.domain for i in inputs if i.domain is not None))
+    if len(domains) > 1:
+        names = " and ".join("bars" if d == BARS else f"events of {duration_text(int(d))}" for d in domains)
+        raise DefinitionError(f"{operator.name} cannot mix rows of {names}: reduce the events first, such as .mean()")
+    domain = domains[0] if domains else None
+    if operator.shape in BAR_SHAPES and domain != BARS:
+        raise DefinitionError(f"{operator.name}(n) counts bars; events are cut by time: events.window('1h')....{operator.name}()")
+    if operator.shape in EVENT_SHAPES:
+        return BARS
+    return domain
+
+
+def where(condition: Expr | Number, a: Expr | Number, b: Expr | Number) -> Expr:
+    """`a` where the condition is true, `b` where it is false, missing where the condition is missing."""
+    return apply("where", condition, a, b)
+
+
+class Bars:
+    """The bars of one instrument and timeframe: `bars.close` and its like, and `bars.count(n)`."""
+
+    def __getattr__(self, name: str) -> Expr:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name not in BAR_COLUMNS:
+            raise DefinitionError(f"bars have no column {name!r}{did_you_mean(name, list(BAR_COLUMNS))}")
+        return column(name, BARS)
+
+    def count(self, n: int) -> Expr:
+        """How many of the last `n` bars exist; smaller than `n` near the first bar, never missing."""
+        return apply("count", column("", BARS), n)
+
+    def __dir__(self) -> list[str]:
+        return [*BAR_COLUMNS, "count"]
+
+
+class EventWindow:
+    """The events enriched within a duration before each bar's open, both ends included."""
+
+    def __init__(self, length: str) -> None:
+        self._length = duration(length)
+
+    def __getattr__(self, name: str) -> Expr:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name not in EVENT_COLUMNS:
+            raise DefinitionError(f"events have no column {name!r}{did_you_mean(name, list(EVENT_COLUMNS))}")
+        return column(name, self._length)
+
+    def count(self) -> Expr:
+        """The number of events in the window; 0 for none, never missing."""
+        return apply("count", column("", self._length))
+
+    def __dir__(self) -> list[str]:
+        return [*EVENT_COLUMNS, "count"]
+
+
+class Events:
+    """The scored events that name an instrument, cut into windows by the time they became known."""
+
+    def window(self, length: str) -> EventWindow:
+        """The events of the last `length` (such as `"1h"`), ending at the bar's open, both ends included."""
+        return EventWindow(length)
+
+
+bars = Bars()
+events = Events()
+
+
+def walk(*roots: Expr) -> Iterator[Expr]:
+    """Every node under the roots once, inputs before the nodes that use them; the order depends on the expressions alone."""
+    seen: set[int] = set()
+    stack: list[tuple[Expr, bool]] = [(root, False) for root in reversed(roots)]
+    while stack:
+        node, ready = stack.pop()
+        if id(node) in seen:
+            continue
+        if ready:
+            seen.add(id(node))
+            yield node
+        else:
+            stack.append((node, True))
+            stack.extend((child, False) for child in reversed(node.inputs))
+
+
+def lookback(*roots: Expr) -> int:
+    """How many bars, the current one included, the expressions need."""
+    return max((root.lookback for root in roots), default=1)
+
+
+def event_windows(*roots: Expr) -> tuple[int, ...]:
+    """The event windows, in microseconds, that the expressions use, shortest first."""
+    return tuple(sorted({int(n.domain) for n in walk(*roots) if isinstance(n.domain, int)}))
+
+
+__all__ = ["BARS", "Expr", "Shape", "apply", "bars", "column", "constant", "event_windows", "events", "lookback", "walk", "where"]

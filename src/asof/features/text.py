@@ -1,0 +1,248 @@
+"""The canonical text of expressions and feature sets, and the parser that reads it back. No `eval`.
+
+The text is the Python that a person would write, so there is one language to learn. Python's own grammar splits it into a syntax
+tree; only the few node kinds listed here mean anything, and nothing is ever executed.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Mapping
+
+from asof.errors import DefinitionError
+from asof.features.expression import BARS, Expr, apply, bars, constant, events, walk, where
+from asof.operators import EVENT_SHAPES, OPERATORS
+from asof.timeframes import duration_text
+
+LONGEST_TEXT = 1_000_000
+"""Characters of the longest text that is parsed."""
+
+_BINARY: dict[type[ast.AST], str] = {
+    ast.Add: "add",
+    ast.Sub: "subtract",
+    ast.Mult: "multiply",
+    ast.Div: "divide",
+    ast.BitAnd: "and",
+    ast.BitOr: "or",
+    ast.Lt: "less",
+    ast.LtE: "less_equal",
+    ast.Gt: "greater",
+    ast.GtE: "greater_equal",
+    ast.Eq: "equal",
+    ast.NotEq: "not_equal",
+}
+_UNARY: dict[type[ast.AST], str] = {ast.USub: "negate", ast.Invert: "not"}
+_RANK = {"or": 1, "and": 2, "add": 5, "subtract": 5, "multiply": 6, "divide": 6, "negate": 7, "not": 7}
+_COMPARISON, _ATOM = 0, 9
+_SYMBOL = {o.name: o.symbol for o in OPERATORS if o.symbol}
+
+
+def expression_text(expr: Expr, names: Mapping[Expr, str] | None = None) -> str:
+    """The canonical text of an expression; nodes in `names` are written by their name."""
+    return _text(expr, names or {}, top=True)[0]
+
+
+def _text(expr: Expr, names: Mapping[Expr, str], top: bool = False) -> tuple[str, int]:
+    """The text of a node, and how tightly it binds."""
+    if not top and expr in names:
+        return names[expr], _ATOM
+    operator = expr.operator
+    if operator is None:
+        return _leaf(expr)
+    parts = [_text(i, names) for i in expr.inputs]
+    if operator.symbol:
+        rank = _RANK.get(operator.name, _COMPARISON)
+        if len(parts) == 1:
+            return f"{operator.symbol}{_wrap(parts[0], rank)}", rank
+        return f"{_wrap(parts[0], rank + (rank == 0))} {operator.symbol} {_wrap(parts[1], rank + 1)}", rank
+    if operator.name == "where":
+        return f"where({', '.join(text for text, _ in parts)})", _ATOM
+    keyword = operator.shape in EVENT_SHAPES
+    args = [f"{n}={t}" if keyword else t for n, (t, _) in zip(operator.inputs[1:], parts[1:], strict=True)]
+    for param, value in zip(operator.params, expr.params, strict=True):
+        args.append(_number(value) if param.default is None else f"{param.name}={_number(value)}")
+    return f"{_wrap(parts[0], _ATOM)}.{operator.name}({', '.join(args)})", _ATOM
+
+
+def _leaf(expr: Expr) -> tuple[str, int]:
+    if expr.domain is None:
+        text = _number(expr.params[0])
+        return text, _RANK["negate"] if text.startswith("-") else _ATOM
+    root = "bars" if expr.domain == BARS else f'events.window("{duration_text(int(expr.domain))}")'
+    return (f"{root}.{expr.name}" if expr.name else root), _ATOM
+
+
+def _wrap(part: tuple[str, int], rank: int) -> str:
+    text, own = part
+    number = text[0].isdigit() and rank == _ATOM
+    return f"({text})" if own < rank or number else text
+
+
+def _number(value: float) -> str:
+    whole = isinstance(value, int) or (value == int(value) and abs(value) < 1e15 and str(value) != "-0.0")
+    return str(int(value)) if whole else repr(value)
+
+
+def parse_expression(text: str, names: Mapping[str, Expr] | None = None) -> Expr:
+    """The expression that a text stands for; `names` are defined words beside `bars`, `events` and `where`.
+
+    Raises `DefinitionError` for anything that is not the language: other names, calls, attributes, literals.
+    """
+    if len(text) > LONGEST_TEXT:
+        raise DefinitionError(f"an expression of {len(text)} characters is longer than {LONGEST_TEXT}")
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+        found = _parse(tree, names or {})
+    except (SyntaxError, ValueError) as error:
+        raise DefinitionError(f"{_short(text)!r} is not an expression: {error}") from None
+    except (RecursionError, MemoryError):
+        raise DefinitionError(f"{_short(text)!r} is nested too deeply") from None
+    if not isinstance(found, Expr):
+        raise DefinitionError(f"{_short(text)!r} is not an expression: take a column of it, such as .close or .sentiment")
+    return found
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _parse(node: ast.AST, names: Mapping[str, Expr]) -> object:
+    """An `Expr`, a number, or one of the roots `bars`, `events` and a window."""
+    match node:
+        case ast.Constant(value=bool()):
+            raise ValueError("True and False are written 1 and 0")
+        case ast.Constant(value=int() | float() as number):
+            return constant(number)
+        case ast.Name(id="bars"):
+            return bars
+        case ast.Name(id="events"):
+            return events
+        case ast.Name(id=name) if name in names:
+            return names[name]
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)) if not isinstance(number, bool):
+            return constant(-number)
+        case ast.UnaryOp(op=op, operand=operand) if type(op) in _UNARY:
+            return apply(_UNARY[type(op)], _expr(operand, names))
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
+            return apply(_BINARY[type(op)], _expr(left, names), _expr(right, names))
+        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _BINARY:
+            return apply(_BINARY[type(op)], _expr(left, names), _expr(right, names))
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="events"), attr="window"), args=[ast.Constant(value=str() as text)]):
+            return events.window(text)
+        case ast.Call(func=ast.Name(id="where"), args=[a, b, c], keywords=[]):
+            return where(_expr(a, names), _expr(b, names), _expr(c, names))
+        case ast.Call(func=ast.Attribute(value=value, attr=method), args=args, keywords=keywords):
+            return _call(value, method, args, keywords, names)
+        case ast.Attribute(value=value, attr=name) if not name.startswith("_"):
+            root = _parse(value, names)
+            if not isinstance(root, Expr) and root is not events:
+                return getattr(root, name)
+    raise ValueError(f"{ast.unparse(node)} is not part of the language")
+
+
+def _expr(node: ast.AST, names: Mapping[str, Expr]) -> Expr:
+    found = _parse(node, names)
+    if not isinstance(found, Expr):
+        raise ValueError(f"{ast.unparse(node)} is not a column: write {ast.unparse(node)}.close or the like")
+    return found
+
+
+def _call(
+    value: ast.expr, method: str, args: list[ast.expr], keywords: list[ast.keyword], names: Mapping[str, Expr]
+) -> Expr:
+    """`x.method(...)`: plain numbers stay numbers, so that parameters are told from inputs."""
+    if any(k.arg is None for k in keywords) or method.startswith("_"):
+        raise ValueError(f".{method}(...) is not part of the language")
+    root = _parse(value, names)
+    if root is events:
+        raise ValueError('events are cut into windows first: events.window("1h")')
+    plain = [_argument(a, names) for a in args]
+    named = {str(k.arg): _argument(k.value, names) for k in keywords}
+    if isinstance(root, Expr):
+        result: Expr = getattr(root, method)(*plain, **named)
+    elif method == "count":
+        result = root.count(*plain, **named)  # type: ignore[attr-defined]  # only Bars and EventWindow reach here
+    else:
+        raise ValueError(f"{ast.unparse(value)} has no method {method}")
+    return result
+
+
+def _argument(node: ast.expr, names: Mapping[str, Expr]) -> Expr | float:
+    found = _expr(node, names)
+    is_number = found.operator is None and found.domain is None
+    if not is_number:
+        return found
+    number = found.params[0]
+    written_whole = "." not in ast.unparse(node) and "e" not in ast.unparse(node)
+    return int(number) if written_whole and number == int(number) else number
+
+
+def definition_text(version: str, features: Mapping[str, Expr], flags: Mapping[str, Expr]) -> str:
+    """The canonical text of a feature set: shared parts first, then one line for each feature and each flag, in order.
+
+    A part that is itself a feature is written by that feature's name.
+    """
+    roots = [*features.values(), *flags.values()]
+    names: dict[Expr, str] = {}
+    for name, expr in features.items():
+        if expr.operator is not None:
+            names.setdefault(expr, name)
+    uses = Counter(child for node in walk(*roots) for child in node.inputs)
+    lines = [f"feature set {version}"]
+    shared = [n for n in walk(*roots) if uses[n] > 1 and n.operator is not None and n not in names]
+    names |= {node: f"_{i}" for i, node in enumerate(shared, 1)}
+    lines += [f"{names[node]} = {expression_text(node, names)}" for node in shared]
+    seen: set[Expr] = set()
+    for kind, group in (("feature", features), ("flag", flags)):
+        for name, expr in group.items():
+            repeated = expr in names and (names[expr].startswith("_") or names[expr] != name or kind == "flag")
+            lines.append(f"{kind} {name} = {names[expr] if repeated else expression_text(expr, names)}")
+            seen.add(expr)
+    return "\n".join(lines) + "\n"
+
+
+_LINE = re.compile(r"(?:(feature|flag) )?([A-Za-z_][A-Za-z0-9_]*) = (.+)")
+
+
+def parse_definition(text: str) -> tuple[str, dict[str, Expr], dict[str, Expr]]:
+    """Version, features and flags of a definition's text. Raises `DefinitionError` with the line where it is not one."""
+    head, *lines = text.splitlines() or [""]
+    if not head.startswith("feature set "):
+        raise DefinitionError(f"a definition starts with 'feature set <version>', not {_short(head)!r}")
+    source: dict[str, tuple[str | None, str]] = {}
+    flags_source: dict[str, str] = {}
+    for number, line in enumerate(lines, 2):
+        found = _LINE.fullmatch(line.strip())
+        if not found:
+            raise DefinitionError(f"line {number} of the definition is not 'feature <name> = <expression>': {_short(line)!r}")
+        kind, name, body = found.groups()
+        if kind == "flag":
+            flags_source[name] = body
+        else:
+            source[name] = (kind, body)
+    resolved = _Resolver(source)
+    features = {name: resolved[name] for name, (kind, _) in source.items() if kind == "feature"}
+    flags = {name: parse_expression(body, resolved) for name, body in flags_source.items()}
+    return head.removeprefix("feature set "), features, flags
+
+
+class _Resolver(dict[str, Expr]):
+    """Named parts of a definition, parsed when first asked for; a part may stand before the feature that it uses."""
+
+    def __init__(self, source: Mapping[str, tuple[str | None, str]]) -> None:
+        super().__init__()
+        self._source = source
+        self._open: set[str] = set()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._source
+
+    def __missing__(self, name: str) -> Expr:
+        if name in self._open:
+            raise DefinitionError(f"{name} is defined by itself")
+        self._open.add(name)
+        expr = self[name] = parse_expression(self._source[name][1], self)
+        self._open.discard(name)
+        return expr

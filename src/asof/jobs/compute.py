@@ -1,0 +1,66 @@
+"""`asof.compute`: features of bars and events in memory, with no store at all.
+
+1. Take the tables through the Arrow PyCapsule interface and hold them to the same checks as every other source.
+2. Sort, lay them out as a panel, run the plan.
+3. Give the vectors back as a frame.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from asof.engine.plan import plan
+from asof.engine.run import run
+from asof.errors import DataError
+from asof.features.feature_set import FeatureSet
+from asof.jobs.panels import merge_enrichments, panel_of, sort_bars, vectors_of
+from asof.records import EVENTS, ArrowStream, Frame
+from asof.sources.canonical import Batch, bars_of, events_of
+from asof.sources.columns import ColumnMapping
+
+
+def compute(
+    feature_set: FeatureSet,
+    bars: ArrowStream,
+    events: ArrowStream | None = None,
+    *,
+    timeframe: str | None = None,
+    timezone: str | None = None,
+    threads: int | None = None,
+) -> Frame:
+    """One vector for each bar: `instrument_id, timeframe, ts`, the features, `quality_flags`, counts and times.
+
+    `bars` has `instrument_id, ts, close` and what else the features read; `events` has `event_id, enriched_at_utc, tickers` (or
+    `instrument_id`), `score` and `confidence`. Missing features are null. The rows come sorted by instrument and time.
+
+    Raises `DataError` for rows that cannot be used (naive times without `timezone`, infinite prices, two rows for one bar, ...).
+    """
+    mapping = ColumnMapping(timezone=timezone)
+    taken = _usable(bars_of(pa.table(bars), mapping, timeframe), "bars")
+    frames = pc.unique(taken["timeframe"]).to_pylist()
+    if len(frames) > 1:
+        raise DataError(f"the bars are of several timeframes ({', '.join(frames)}): compute one at a time")
+    seen = EVENTS.empty_table() if events is None else merge_enrichments(_usable(events_of(pa.table(events), mapping), "events"))
+    sorted_bars, instruments, offsets = sort_bars(taken)
+    ts = sorted_bars["ts"].cast(pa.int64()).to_numpy()
+    repeated = np.diff(ts) == 0
+    repeated[offsets[1:-1] - 1] = False
+    if repeated.any():
+        row = sorted_bars.slice(int(np.flatnonzero(repeated)[0]), 1).to_pylist()[0]
+        raise DataError(f"two bars of {row['instrument_id']} open at {row['ts']}")
+    the_plan = plan(feature_set)
+    text = frames[0] if frames else timeframe or "1d"
+    panel = panel_of(the_plan, text, sorted_bars, instruments, offsets, seen)
+    blocks = run(the_plan, panel, threads)
+    return Frame(vectors_of(feature_set, text, sorted_bars, blocks, datetime.now(UTC), "compute"))
+
+
+def _usable(batch: Batch, what: str) -> pa.Table:
+    if batch.refusals.rows:
+        more = f" ({len(batch.refusals.rows)} rows are refused in all)" if len(batch.refusals.rows) > 1 else ""
+        raise DataError(f"{what}, row {batch.refusals.rows[0] + 1}: {batch.refusals.details[0]}{more}")
+    return batch.table

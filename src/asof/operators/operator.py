@@ -1,0 +1,120 @@
+"""What an operator is: a name, a shape, a kernel and its parameters. No NumPy, no Numba: kernels are plain Python.
+
+The *shape* says how the engine drives the kernel and what the driver takes off its hands:
+
+======== ==================================== =========================================================
+shape    kernel                               the driver
+======== ==================================== =========================================================
+ROW      `kernel(a, b) -> float`              missing in, missing out; a result that is not finite is an error
+LOGIC    `kernel(a, b) -> float`              nothing: the kernel sees missing values (NaN) and errors (inf)
+SERIES   `kernel(out, x, ..., *params)`       one instrument at a time; a row without its whole window, or
+                                              with a missing value inside it, becomes missing
+RAW      `kernel(out, x, ..., *params)`       one instrument at a time; nothing else
+WINDOW   `kernel(x, ..., *params) -> float`   the events of one window; missing when fewer than `minimum`, or
+                                              one of them is missing
+TALLY    `kernel(x, ..., *params) -> float`   the events of one window, missing ones among them
+======== ==================================== =========================================================
+
+Booleans are 1.0 and 0.0. NaN is a missing value and inf an error (a division by zero, an overflow): both pass through every
+later operator, missing before error, and a feature that ends as an error is reported missing with `COMPUTATION_ERROR`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from asof.errors import DefinitionError
+
+
+class Shape(Enum):
+    """How the engine drives a kernel; see the module's table."""
+
+    ROW = "row"
+    LOGIC = "logic"
+    SERIES = "series"
+    RAW = "raw"
+    WINDOW = "window"
+    TALLY = "tally"
+
+
+EVENT_SHAPES = (Shape.WINDOW, Shape.TALLY)
+BAR_SHAPES = (Shape.SERIES, Shape.RAW)
+
+
+@dataclass(frozen=True)
+class Param:
+    """A number that an operator takes beside its inputs. A parameter without a default must be given."""
+
+    name: str
+    kind: type[int] | type[float] = int
+    minimum: float | None = None
+    maximum: float | None = None
+    default: float | None = None
+
+    def check(self, value: object, operator: str) -> int | float:
+        """`value` as this parameter's kind, or a `DefinitionError` that says what is allowed."""
+        allowed = (int,) if self.kind is int else (int, float)
+        if isinstance(value, bool) or not isinstance(value, allowed):
+            noun = "a whole number" if self.kind is int else "a number"
+            raise DefinitionError(f"{operator}: {self.name}={value!r} is not {noun}")
+        if value != value or value in (float("inf"), float("-inf")):
+            raise DefinitionError(f"{operator}: {self.name}={value!r} is not finite")
+        if self.minimum is not None and value < self.minimum:
+            mend = "; a negative one would look ahead" if operator == "lag" and value < 0 else ""
+            raise DefinitionError(f"{operator}: {self.name}={value!r} must be at least {self.minimum:g}{mend}")
+        if self.maximum is not None and value > self.maximum:
+            raise DefinitionError(f"{operator}: {self.name}={value!r} must be at most {self.maximum:g}")
+        return self.kind(value)
+
+
+LONGEST = 1_000_000
+"""The most bars that one operator may look back."""
+
+
+def window(minimum: int = 1) -> Param:
+    """The length of a rolling window in bars, the current one included."""
+    return Param("n", minimum=minimum, maximum=LONGEST)
+
+
+DDOF = Param("ddof", minimum=0, maximum=1, default=1)
+"""Delta degrees of freedom: 0 for the population's deviation, 1 (the default, as in pandas and Polars) for the sample's."""
+
+
+@dataclass(frozen=True, eq=False)
+class Operator:
+    """One primitive of the language.
+
+    `inputs` names the expressions it takes, the first being the one the method is called on. `symbol` is how the text form
+    writes it when it is not a method. `version` counts changes of meaning: it is part of every fingerprint.
+    """
+
+    name: str
+    shape: Shape
+    kernel: Callable[..., object]
+    inputs: tuple[str, ...] = ("x",)
+    params: tuple[Param, ...] = ()
+    symbol: str | None = None
+    minimum: int = 0
+    version: int = 1
+
+    @property
+    def key(self) -> str:
+        """The name that fingerprints use: unlike `name`, no two operators share it."""
+        return f"{self.shape.value}.{self.name}/{len(self.inputs)}"
+
+    @property
+    def signature(self) -> str:
+        """How the operator is called, such as `x.std(n, ddof=1)`."""
+        if self.symbol:
+            return f"{self.symbol}x" if len(self.inputs) == 1 else f"{self.inputs[0]} {self.symbol} {self.inputs[1]}"
+        if self.name == "where":
+            return f"where({', '.join(self.inputs)})"
+        extra = [f"{name}=" for name in self.inputs[1:]] if self.shape in EVENT_SHAPES else list(self.inputs[1:])
+        params = [p.name if p.default is None else f"{p.name}={p.default:g}" for p in self.params]
+        return f"{self.inputs[0]}.{self.name}({', '.join(extra + params)})"
+
+    def reach(self, params: tuple[int | float, ...]) -> int:
+        """How many earlier bars a row needs beside its own: `n` for a lag, `n - 1` for a window of `n`."""
+        if self.shape not in BAR_SHAPES:
+            return 0
+        return int(params[0]) if self.name == "lag" else int(params[0]) - 1

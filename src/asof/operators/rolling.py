@@ -1,0 +1,129 @@
+"""Rolling operators: one instrument's series in, the same series' windows of the last `n` bars out.
+
+Sums run from the oldest bar to the newest, one addition at a time, so a `for` loop in any language gives the same bits. The
+loops are turned inside out (the window outside, a block of rows inside) so that the processor adds many rows at once without
+changing the order within any one of them.
+"""
+
+import math
+
+from asof.operators.operator import DDOF, LONGEST, Operator, Param, Shape, window
+
+BLOCK = 512
+
+
+def add_into(out, x):
+    """out += x, element by element."""
+    for i in range(len(out)):
+        out[i] += x[i]
+
+
+def add_square_into(out, x, centre):
+    """out += (x - centre)**2, element by element."""
+    for i in range(len(out)):
+        d = x[i] - centre[i]
+        out[i] += d * d
+
+
+def keep_smaller(out, x):
+    """out = min(out, x), element by element."""
+    for i in range(len(out)):
+        out[i] = x[i] if x[i] < out[i] else out[i]
+
+
+def keep_larger(out, x):
+    """out = max(out, x), element by element."""
+    for i in range(len(out)):
+        out[i] = x[i] if x[i] > out[i] else out[i]
+
+
+def rolling_sum(out, x, n):
+    """The sum of the last `n` values."""
+    rows = len(x) - n + 1
+    for first in range(0, rows, BLOCK):
+        last = min(first + BLOCK, rows)
+        block = out[first + n - 1 : last + n - 1]
+        block[:] = x[first:last]
+        for k in range(1, n):
+            add_into(block, x[first + k : last + k])
+
+
+def rolling_mean(out, x, n):
+    """The arithmetic mean of the last `n` values."""
+    rolling_sum(out, x, n)
+    for i in range(n - 1, len(x)):
+        out[i] = out[i] / n
+
+
+def rolling_var(out, x, n, ddof):
+    """The variance of the last `n` values about their own mean, divided by `n - ddof`. Two passes, so no cancellation."""
+    centre = out.copy()
+    rolling_mean(centre, x, n)
+    rows = len(x) - n + 1
+    for first in range(0, rows, BLOCK):
+        last = min(first + BLOCK, rows)
+        block = out[first + n - 1 : last + n - 1]
+        block[:] = 0.0
+        for k in range(n):
+            add_square_into(block, x[first + k : last + k], centre[first + n - 1 : last + n - 1])
+        for i in range(len(block)):
+            block[i] = block[i] / (n - ddof)
+
+
+def rolling_std(out, x, n, ddof):
+    """The standard deviation of the last `n` values: the square root of `var`."""
+    rolling_var(out, x, n, ddof)
+    for i in range(n - 1, len(x)):
+        out[i] = math.sqrt(out[i])
+
+
+def rolling_min(out, x, n):
+    """The smallest of the last `n` values."""
+    rows = len(x) - n + 1
+    for first in range(0, rows, BLOCK):
+        last = min(first + BLOCK, rows)
+        block = out[first + n - 1 : last + n - 1]
+        block[:] = x[first:last]
+        for k in range(1, n):
+            keep_smaller(block, x[first + k : last + k])
+
+
+def rolling_max(out, x, n):
+    """The largest of the last `n` values."""
+    rows = len(x) - n + 1
+    for first in range(0, rows, BLOCK):
+        last = min(first + BLOCK, rows)
+        block = out[first + n - 1 : last + n - 1]
+        block[:] = x[first:last]
+        for k in range(1, n):
+            keep_larger(block, x[first + k : last + k])
+
+
+def lag(out, x, n):
+    """The value `n` bars ago; missing where there is no such bar."""
+    out[:n] = math.nan
+    for i in range(n, len(x)):
+        out[i] = x[i - n]
+
+
+def count(out, x, n):
+    """How many of the last `n` bars exist and have a value; never missing, and smaller than `n` near the first bar."""
+    present = 0
+    for i in range(len(x)):
+        if x[i] == x[i]:
+            present += 1
+        if i >= n and x[i - n] == x[i - n]:
+            present -= 1
+        out[i] = present
+
+
+OPERATORS = (
+    Operator("lag", Shape.RAW, lag, params=(Param("n", minimum=1, maximum=LONGEST),)),
+    Operator("count", Shape.RAW, count, params=(window(),)),
+    Operator("sum", Shape.SERIES, rolling_sum, params=(window(),)),
+    Operator("mean", Shape.SERIES, rolling_mean, params=(window(),)),
+    Operator("var", Shape.SERIES, rolling_var, params=(window(2), DDOF)),
+    Operator("std", Shape.SERIES, rolling_std, params=(window(2), DDOF)),
+    Operator("min", Shape.SERIES, rolling_min, params=(window(),)),
+    Operator("max", Shape.SERIES, rolling_max, params=(window(),)),
+)

@@ -1,0 +1,267 @@
+"""Bars, events and vectors as Arrow tables: their schemas, the checks at the border, and the frame that reads come back in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from asof.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+
+UTC = pa.timestamp("us", tz="UTC")
+"""Every time in asof: microseconds, UTC."""
+
+BARS = pa.schema(
+    [
+        ("instrument_id", pa.string()),
+        ("timeframe", pa.string()),
+        ("ts", UTC),
+        ("open", pa.float64()),
+        ("high", pa.float64()),
+        ("low", pa.float64()),
+        ("close", pa.float64()),
+        ("volume", pa.float64()),
+        ("source", pa.string()),
+        ("available_at", UTC),
+    ]
+)
+"""A bar. `ts` is its open; prices may be missing (null); `available_at` is null where the bar is known at its close."""
+
+EVENTS = pa.schema(
+    [
+        ("instrument_id", pa.string()),
+        ("event_id", pa.string()),
+        ("enriched_at_utc", UTC),
+        ("event_time_utc", UTC),
+        ("score", pa.float64()),
+        ("confidence", pa.float64()),
+        ("scored_at_utc", UTC),
+    ]
+)
+"""An event as one instrument sees it. `enriched_at_utc` is its first enrichment, `scored_at_utc` the one that gave the scores."""
+
+VECTOR_KEYS = pa.schema([("instrument_id", pa.string()), ("timeframe", pa.string()), ("ts", UTC)])
+VECTOR_REST = pa.schema(
+    [
+        ("quality_flags", pa.list_(pa.string())),
+        ("event_count", pa.int64()),
+        ("ohlcv_count", pa.int64()),
+        ("available_at", UTC),
+        ("computed_at", UTC),
+        ("pipeline_version", pa.string()),
+    ]
+)
+
+
+def vector_schema(features: tuple[str, ...]) -> pa.Schema:
+    """The schema of vectors: key, one float64 for each feature in its order, then flags, counts and times."""
+    return pa.schema([*VECTOR_KEYS, *(pa.field(name, pa.float64()) for name in features), *VECTOR_REST])
+
+
+QUARANTINE = pa.schema(
+    [
+        ("kind", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("source", pa.string()),
+        ("row", pa.int64()),
+        ("record", pa.string()),
+        ("detected_at", UTC),
+    ]
+)
+"""A refused row: what it was to be, why not, and where it came from (`row` counts from 1, lines of a text file with its header)."""
+
+QUALITY_LOG = pa.schema(
+    [
+        ("instrument_id", pa.string()),
+        ("timeframe", pa.string()),
+        ("feature_set_version", pa.string()),
+        ("issue_type", pa.string()),
+        ("issue_details", pa.string()),
+        ("detected_at", UTC),
+        ("ts_start", UTC),
+        ("ts_end", UTC),
+    ]
+)
+"""What went wrong for an instrument beyond a single vector's flags."""
+
+PRICES = ("open", "high", "low", "close")
+FIRST_TIME = 0
+LAST_TIME = 4_102_444_800_000_000
+"""2100-01-01: a later timestamp is a mistake."""
+SANE_TIME = 315_532_800_000_000
+"""1980-01-01: an earlier one that another unit would put after it is a unit mistaken for another."""
+
+Bools = NDArray[np.bool_]
+
+
+class ArrowStream(Protocol):
+    """Anything that speaks the Arrow PyCapsule interface: Polars, pandas, PyArrow, DuckDB, ..."""
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """The table as an Arrow C stream."""
+        ...
+
+
+@dataclass
+class Refusals:
+    """Rows that were refused: for each its position in the batch, a reason (a stable word) and a sentence."""
+
+    rows: list[int] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    details: list[str] = field(default_factory=list)
+
+    def add(self, row: int, reason: str, detail: str) -> None:
+        """Note one refused row."""
+        self.rows.append(row)
+        self.reasons.append(reason)
+        self.details.append(detail)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The rows of a batch that can be used, in canonical form, the refused ones, and how many bars have a missing price."""
+
+    table: pa.Table
+    rows: NDArray[np.int64]
+    refusals: Refusals
+    missing_prices: int = 0
+
+
+class _Checks:
+    """Collects refusals over a table; the first reason of a row stands."""
+
+    def __init__(self, rows: int) -> None:
+        self.good: Bools = np.ones(rows, np.bool_)
+        self.refusals = Refusals()
+
+    def refuse(self, bad: Bools, reason: str, detail: str, *shown: pa.ChunkedArray) -> None:
+        """Refuse the rows where `bad`; `detail` is a format string for the values of `shown`."""
+        for row in np.flatnonzero(bad & self.good):
+            self.refusals.add(int(row), reason, detail.format(*(a[int(row)].as_py() for a in shown)))
+        self.good &= ~bad
+
+
+def floats(array: pa.ChunkedArray | pa.Array) -> NDArray[np.float64]:
+    """A column as float64, NaN where null."""
+    if array.type != pa.float64():
+        array = array.cast(pa.float64())
+    flat = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    return np.asarray(flat.to_numpy(zero_copy_only=False), np.float64)
+
+
+def micros(array: pa.ChunkedArray | pa.Array) -> NDArray[np.int64]:
+    """A time column without nulls as microseconds since 1970."""
+    if array.type != pa.int64():
+        array = (array if array.type == UTC else array.cast(UTC)).cast(pa.int64())
+    flat = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    return np.asarray(flat.to_numpy(zero_copy_only=False))
+
+
+def check_times(checks: _Checks, table: pa.Table, name: str, required: bool = True) -> None:
+    """Refuse missing times, times before 1970 or after 2100, and units mistaken for one another."""
+    column = table[name]
+    null = np.asarray(column.is_null())
+    if required:
+        checks.refuse(null, "missing_time", f"{name} is missing")
+    values = micros(pc.fill_null(column.cast(pa.int64()), SANE_TIME))
+    checks.refuse(~null & ((values < FIRST_TIME) | (values >= LAST_TIME)), "time_out_of_range", f"{name}={{}} is before 1970 or after 2100; was its unit mistaken?", column.cast(pa.int64()))
+    early = values < SANE_TIME
+    for factor in (1_000, 1_000_000, 1_000_000_000):
+        scaled = values[early].astype(np.float64) * factor
+        suspect = np.zeros(len(values), np.bool_)
+        suspect[early] = (scaled >= SANE_TIME) & (scaled < LAST_TIME)
+        checks.refuse(~null & suspect, "time_unit", f"{name}={{}} would be a usual time if its unit were {factor:,} times larger: a unit mistaken for another", column)
+
+
+def check_bars(table: pa.Table) -> Checked:
+    """Bars in the canonical schema: which rows can be used. A price that is null, NaN, zero or below becomes missing."""
+    checks = _Checks(len(table))
+    checks.refuse(np.asarray(pc.equal(pc.fill_null(pc.utf8_trim_whitespace(table["instrument_id"]), ""), "")), "empty_instrument", "instrument_id is empty")
+    check_times(checks, table, "ts")
+    check_times(checks, table, "available_at", required=False)
+    prices = {name: floats(table[name]) for name in (*PRICES, "volume")}
+    for name, values in prices.items():
+        checks.refuse(np.isinf(values), "infinite_value", f"{name}={{}} is infinite", table[name])
+    checks.refuse(prices["volume"] < 0, "negative_volume", "volume={} is negative", table["volume"])
+    high, low = prices["high"], prices["low"]
+    checks.refuse((high < low) & (high > 0), "high_below_low", "high={} is below low={}", table["high"], table["low"])
+    known = table["available_at"]
+    if known.null_count < len(table):
+        early = np.asarray(pc.fill_null(pc.less(known, table["ts"]), False))
+        checks.refuse(early, "known_before_open", "available_at={} is before the bar's open {}", known, table["ts"])
+    missing = np.zeros(len(table), np.bool_)
+    for name in PRICES:
+        absent = ~(prices[name] > 0)
+        missing |= absent
+        if (absent & (table[name].is_valid().to_numpy(zero_copy_only=False))).any():
+            table = table.set_column(table.schema.get_field_index(name), name, pa.array(prices[name], mask=absent))
+    volume = np.isnan(prices["volume"])
+    if volume.any():
+        table = table.set_column(table.schema.get_field_index("volume"), "volume", pa.array(prices["volume"], mask=volume))
+    rows = np.flatnonzero(checks.good)
+    return Checked(_keep(table, checks.good), rows, checks.refusals, int((missing & checks.good).sum()))
+
+
+def check_events(table: pa.Table) -> Checked:
+    """Events in the canonical schema, one row for each instrument: which rows can be used."""
+    checks = _Checks(len(table))
+    for name, reason in (("event_id", "empty_event_id"), ("instrument_id", "no_tickers")):
+        empty = np.asarray(pc.equal(pc.fill_null(pc.utf8_trim_whitespace(table[name]), ""), ""))
+        checks.refuse(empty, reason, "the event names no ticker" if name == "instrument_id" else "event_id is empty")
+    check_times(checks, table, "enriched_at_utc")
+    check_times(checks, table, "event_time_utc", required=False)
+    for name, low in (("score", -1.0), ("confidence", 0.0)):
+        values = floats(table[name])
+        checks.refuse(np.isnan(values), f"missing_{name}", f"{name} is missing")
+        checks.refuse(~((values >= low) & (values <= 1.0)), f"{name}_out_of_range", f"{name}={{}} is outside {low:g}..1", table[name])
+    return Checked(_keep(table, checks.good), np.flatnonzero(checks.good), checks.refusals)
+
+
+def _keep(table: pa.Table, good: Bools) -> pa.Table:
+    return table if good.all() else table.filter(pa.array(good))
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A table that came out of asof. It speaks the Arrow PyCapsule interface, so Polars, pandas, DuckDB and PyArrow all take it."""
+
+    table: pa.Table
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """The table as an Arrow C stream."""
+        return self.table.__arrow_c_stream__(requested_schema)
+
+    def to_arrow(self) -> pa.Table:
+        """The table as a `pyarrow.Table`."""
+        return self.table
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The table as a pandas data frame; missing values are NaN. Needs pandas."""
+        return self.table.to_pandas()
+
+    def to_polars(self) -> polars.DataFrame:
+        """The table as a Polars data frame; missing values are null. Needs Polars."""
+        import polars  # an optional peer, never needed by asof itself
+
+        frame = polars.from_arrow(self.table)
+        assert isinstance(frame, polars.DataFrame)
+        return frame
+
+    def to_pylist(self) -> list[dict[str, Any]]:
+        """The rows as dictionaries."""
+        return self.table.to_pylist()
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def __repr__(self) -> str:
+        return f"<Frame: {self.table.num_rows:,} rows x {self.table.num_columns} columns: {', '.join(self.table.column_names)}>"

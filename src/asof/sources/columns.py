@@ -1,0 +1,226 @@
+"""Columns as they come, turned into the canonical types: times with a zone, numbers, tickers. Nothing is guessed."""
+
+from __future__ import annotations
+
+import zoneinfo
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from asof.errors import DataError, did_you_mean
+from asof.records import LAST_TIME, SANE_TIME, UTC, Bools, Refusals
+
+UNITS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
+"""Nanoseconds in each unit that whole-number times can be in."""
+
+_ZONED = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?\s?([Zz]|[+-]\d\d:?\d\d)$"
+_NAIVE = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?)?$"
+_NUMBER = r"^[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[iI][nN][fF]([iI][nN][iI][tT][yY])?|[nN][aA][nN])$"
+
+
+@dataclass(frozen=True)
+class ColumnMapping:
+    """How a file's columns are read: `columns` maps our names to theirs; naive times are in `timezone`, whole numbers in `unit`."""
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    timezone: str | None = None
+    unit: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.unit is not None and self.unit not in UNITS:
+            raise DataError(f"unit {self.unit!r} is not one of {', '.join(UNITS)}")
+        if self.timezone is not None:
+            try:
+                zoneinfo.ZoneInfo(self.timezone)
+            except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+                hint = did_you_mean(self.timezone, sorted(zoneinfo.available_timezones()))
+                raise DataError(f"timezone {self.timezone!r} is not known{hint}") from None
+
+
+class Reader:
+    """Reads the columns of one batch; what cannot be read becomes null and is refused with its reason."""
+
+    def __init__(self, table: pa.Table, mapping: ColumnMapping) -> None:
+        self.table = table
+        self.mapping = mapping
+        self.refusals = Refusals()
+
+    def has(self, name: str) -> bool:
+        """Whether the batch has a column for `name`."""
+        return self._find(name) is not None
+
+    def _find(self, name: str) -> pa.ChunkedArray | None:
+        """The column mapped to `name`; a dotted path reaches into structs."""
+        head, *path = self.mapping.columns.get(name, name).split(".")
+        whole = self.mapping.columns.get(name, name)
+        if whole in self.table.column_names:
+            return self.table[whole]
+        if head not in self.table.column_names:
+            return None
+        column = self.table[head]
+        for part in path:
+            if not pa.types.is_struct(column.type) or column.type.get_field_index(part) < 0:
+                return None
+            column = pc.struct_field(column, part)
+        return column
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """The column mapped to `name`, or a `DataError` that lists what there is."""
+        found = self._find(name)
+        if found is None:
+            there = self.table.column_names
+            wanted = self.mapping.columns.get(name, name)
+            raise DataError(
+                f"there is no column {wanted!r} for {name}; the file has {', '.join(there)}{did_you_mean(wanted, there)}."
+                f" Say which it is with --column {name}=<column>"
+            )
+        return found.cast(found.type.value_type) if pa.types.is_dictionary(found.type) else found
+
+    def text(self, name: str) -> pa.ChunkedArray:
+        """A column as strings."""
+        column = self.column(name)
+        if pa.types.is_nested(column.type):
+            raise DataError(f"column {name} holds {column.type}, not text")
+        return column.cast(pa.string())
+
+    def numbers(self, name: str) -> pa.ChunkedArray:
+        """A column as float64; text that is no number is refused."""
+        column = self.column(name)
+        if pa.types.is_boolean(column.type) or not (_is_text(column.type) or pa.types.is_null(column.type) or _is_number(column.type)):
+            raise DataError(f"column {name} holds {column.type}, not numbers")
+        if _is_text(column.type):
+            column = pc.utf8_trim_whitespace(column.cast(pa.string()))
+            column = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
+            column = self._refuse_text(column, _NUMBER, "not_a_number", f"{name}={{}} is not a number")
+        return column.cast(pa.float64())
+
+    def times(self, name: str) -> pa.ChunkedArray:
+        """A column as UTC microseconds; naive times need a timezone, whole numbers a unit."""
+        column = self.column(name)
+        kind = column.type
+        if pa.types.is_null(kind):
+            return column.cast(UTC)
+        if _is_text(kind):
+            return self._parse_times(name, pc.utf8_trim_whitespace(column.cast(pa.string())))
+        if pa.types.is_date(kind):
+            return self._localise(name, column.cast(pa.timestamp("us")))
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+            return self._epoch(name, column)
+        if not pa.types.is_timestamp(kind):
+            raise DataError(f"column {name} holds {kind}, not times")
+        micros = self._to_micros(name, column)
+        return micros.cast(UTC) if kind.tz else self._localise(name, micros.cast(pa.timestamp("us")))
+
+    def _to_micros(self, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+        """A timestamp column's microseconds; those beyond what microseconds hold are refused as a mistaken unit."""
+        raw = column.cast(pa.int64())
+        return self._scale(name, raw, column.type.unit)
+
+    def _scale(self, name: str, raw: pa.ChunkedArray, unit: str) -> pa.ChunkedArray:
+        values = np.asarray(pc.fill_null(raw, 0).combine_chunks().to_numpy(zero_copy_only=False))
+        nanos = UNITS[unit]
+        limit = 9_000_000_000_000_000_000 // max(1, nanos // 1_000)
+        far = np.abs(values) > limit
+        usual = _usual_unit(values)
+        mistaken = np.array([u not in ("", unit) for u in usual]) if _any_unusual(values, nanos) else np.zeros(len(values), np.bool_)
+        for row in np.flatnonzero(far | mistaken):
+            seems = f"; it looks like {usual[row]}" if usual[row] not in ("", unit) else ""
+            self.refusals.add(int(row), "time_unit", f"{name}={values[row]} is not a usual time in {unit}{seems}")
+        scaled = np.where(far, 0, values) * nanos // 1_000 if nanos >= 1_000 else values // 1_000
+        null = np.asarray(raw.is_null()) | far | mistaken
+        return pa.chunked_array([pa.array(scaled, pa.int64(), mask=null)])
+
+    def _epoch(self, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+        values = column
+        if pa.types.is_floating(column.type):
+            whole = np.asarray(pc.fill_null(column, 0).combine_chunks().to_numpy(zero_copy_only=False))
+            if not np.array_equal(whole, np.floor(whole)):
+                raise DataError(f"{name} holds fractions; times as numbers must be whole, with --unit s, ms, us or ns")
+            values = column.cast(pa.int64())
+        unit = self.mapping.unit
+        if unit is None:
+            first = pc.drop_null(values)[0].as_py() if len(values) > values.null_count else 0
+            seems = next((u for u in _usual_unit(np.array([first])) if u), "")
+            like = f"; {first} looks like {seems}: --unit {seems}" if seems else ""
+            raise DataError(f"{name} holds whole numbers without a unit{like or ': say --unit s, ms, us or ns'}")
+        return self._scale(name, values.cast(pa.int64()), unit).cast(UTC)
+
+    def _localise(self, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+        if self.mapping.timezone is None:
+            first = pc.drop_null(column)
+            shown = f", such as {first[0].as_py()}" if len(first) else ""
+            raise DataError(f"{name} holds naive times{shown}: say which zone they are in, such as --timezone UTC")
+        zone = self.mapping.timezone
+        local = pc.assume_timezone(column, zone, ambiguous="earliest", nonexistent="earliest")
+        again = pc.assume_timezone(column, zone, ambiguous="latest", nonexistent="latest")
+        unclear = ~np.asarray(pc.fill_null(pc.equal(local, again), True))
+        for row in np.flatnonzero(unclear):
+            self.refusals.add(int(row), "ambiguous_time", f"{name}={column[int(row)].as_py()} is skipped or doubled by daylight saving in {zone}")
+        return pc.if_else(pa.array(unclear), pa.scalar(None, local.type), local).cast(UTC)
+
+    def _parse_times(self, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+        column = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
+        naive = pc.match_substring_regex(column, _NAIVE)
+        if self.mapping.timezone is None:
+            for row in np.flatnonzero(np.asarray(pc.fill_null(naive, False))):
+                detail = f"{name}={column[int(row)].as_py()} has no zone: say which zone it is in, such as --timezone UTC"
+                self.refusals.add(int(row), "naive_time", detail)
+            zoned = pc.if_else(naive, pa.scalar(None, pa.string()), column)
+            return self._parse(name, zoned, _ZONED, UTC)
+        zoned = self._parse(name, pc.if_else(naive, pa.scalar(None, pa.string()), column), _ZONED, UTC)
+        local = self._parse(name, pc.if_else(naive, column, pa.scalar(None, pa.string())), _NAIVE, pa.timestamp("us"))
+        return pc.coalesce(zoned, self._localise(name, local))
+
+    def _parse(self, name: str, column: pa.ChunkedArray, pattern: str, kind: pa.DataType) -> pa.ChunkedArray:
+        column = self._refuse_text(column, pattern, "malformed_time", f"{name}={{}} is not an ISO 8601 time")
+        column = pc.replace_substring_regex(column, r"(\.\d{6})\d+", r"\1")
+        column = pc.replace_substring_regex(pc.replace_substring_regex(column, r"\s?[zZ]$", "Z"), r"(\d\d:\d\d|\d)\s([+-]\d\d:?\d\d)$", r"\1\2")
+        try:
+            return column.cast(kind)
+        except pa.ArrowInvalid:
+            bad = np.array([v is not None and not _castable(v, kind) for v in column.to_pylist()])
+            for row in np.flatnonzero(bad):
+                self.refusals.add(int(row), "malformed_time", f"{name}={column[int(row)].as_py()} is not a time")
+            return pc.if_else(pa.array(bad), pa.scalar(None, pa.string()), column).cast(kind)
+
+    def _refuse_text(self, column: pa.ChunkedArray, pattern: str, reason: str, detail: str) -> pa.ChunkedArray:
+        bad = np.asarray(pc.fill_null(pc.invert(pc.match_substring_regex(column, pattern)), False))
+        for row in np.flatnonzero(bad):
+            self.refusals.add(int(row), reason, detail.format(repr(column[int(row)].as_py())))
+        return pc.if_else(pa.array(bad), pa.scalar(None, pa.string()), column)
+
+
+def _castable(value: str, kind: pa.DataType) -> bool:
+    try:
+        pa.scalar(value).cast(kind)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _any_unusual(values: np.ndarray, nanos: int) -> bool:
+    micros = values.astype(np.float64) * (nanos / 1_000)
+    return bool(((micros < SANE_TIME) | (micros >= LAST_TIME)).any())
+
+
+def _usual_unit(values: np.ndarray) -> list[str]:
+    """For each number the unit in which it is a time between 1980 and 2100, or ''."""
+    units = np.full(len(values), "", dtype="<U2")
+    for unit, nanos in UNITS.items():
+        micros = values.astype(np.float64) * (nanos / 1_000)
+        units[(micros >= SANE_TIME) & (micros < LAST_TIME)] = unit
+    return list(map(str, units))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+__all__ = ["UNITS", "Bools", "ColumnMapping", "Reader"]
