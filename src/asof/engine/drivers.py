@@ -5,9 +5,11 @@ missing values and errors do. Kernels stay plain Python; they are compiled into 
 reordering and no fused multiply-add), without the GIL, cached on disk so that a second process starts at full speed.
 """
 
+import hashlib
 import math
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from types import FunctionType
 
 from numba import njit
@@ -206,8 +208,9 @@ DRIVERS: dict[tuple[Shape, int], Callable[[Callable[..., object]], Loop]] = {
 def compiled(operator: Operator) -> Loop:
     """The operator's kernel inside its driver, compiled when first called."""
     driver = DRIVERS[operator.shape, len(operator.inputs)]
-    _register(operator.kernel)
-    loop: Loop = compile_loop(driver(operator.kernel))
+    kernel = _versioned(operator.kernel)
+    _register(kernel)
+    loop: Loop = compile_loop(driver(kernel))
     return loop
 
 
@@ -215,6 +218,31 @@ def compile_loop(function: Callable[..., object]) -> Loop:
     """`function` and what it calls, compiled."""
     _register(function)
     return njit(cache=True, nogil=True, fastmath=False, error_model="numpy")(function)  # type: ignore[no-any-return]
+
+
+def _versioned(kernel: Callable[..., object]) -> Callable[..., object]:
+    """The kernel under a name that changes with its source.
+
+    Numba's cache watches the driver's file and tells kernels apart by their names: an edited kernel would run as it was before.
+    """
+    digest = hashlib.sha256(b"".join(sorted(_sources(kernel, set())))).hexdigest()
+    assert isinstance(kernel, FunctionType)
+    copy = FunctionType(kernel.__code__, kernel.__globals__, f"{kernel.__name__}_{digest[:16]}", kernel.__defaults__, kernel.__closure__)
+    copy.__qualname__ = copy.__name__
+    copy.__doc__ = kernel.__doc__
+    kernel.__globals__[copy.__name__] = copy
+    return copy
+
+
+def _sources(function: object, seen: set[object]) -> set[bytes]:
+    """The files of a function and of the plain functions that it calls; a function's code where there is no file."""
+    if not isinstance(function, FunctionType) or function in seen:
+        return set()
+    seen.add(function)
+    code = function.__code__
+    path = Path(code.co_filename)
+    found = {path.read_bytes() if path.is_file() else code.co_code + repr(code.co_consts).encode()}
+    return found.union(*(_sources(function.__globals__.get(name), seen) for name in code.co_names))
 
 
 @cache

@@ -118,7 +118,7 @@ class _Worker:
         self._plan = plan
         self._panel = panel
         self._pool: list[Floats] = []
-        self._constants: dict[float, Floats] = {}
+        self._constants: dict[str, Floats] = {}
 
     def run(self, piece: Morsel) -> Block:
         """The block of one morsel."""
@@ -176,9 +176,9 @@ class _Worker:
         return np.empty(rows, np.float64)
 
     def _constant(self, value: float, rows: int) -> Floats:
-        found = self._constants.get(value)
+        found = self._constants.get(key := repr(value))  # -0.0 is equal to 0.0, but not the same bits
         if found is None or len(found) < rows:
-            found = self._constants[value] = np.full(rows, value, np.float64)
+            found = self._constants[key] = np.full(rows, value, np.float64)
         return found
 
     def _finish(self, piece: Morsel, values: list[Floats], rows: int) -> Block:

@@ -172,6 +172,7 @@ METHODS = tuple(dict.fromkeys(o.name for o in OPERATORS if not o.symbol and o.na
 _BY_NAME: dict[tuple[str, bool, int], Operator] = {}
 for _operator in OPERATORS:
     _BY_NAME[_operator.name, _operator.shape in EVENT_SHAPES, len(_operator.inputs)] = _operator
+_INPUTS = frozenset(i for o in OPERATORS for i in o.inputs)
 _NAMES = tuple(dict.fromkeys(o.name for o in OPERATORS))
 
 
@@ -182,7 +183,7 @@ def constant(value: Number) -> Expr:
     try:
         number = float(value)
     except OverflowError:
-        number = float("inf")
+        raise DefinitionError("a constant must be finite, not a whole number beyond 1.8e308") from None
     if number - number != 0.0:
         raise DefinitionError(f"a constant must be finite, not {value!r}")
     return Expr(None, (), (number,), "", None)
@@ -193,14 +194,16 @@ def column(name: str, domain: Domain) -> Expr:
     return Expr(None, (), (), name, domain)
 
 
-def apply(name: str, *args: object, **named: object) -> Expr:
+def apply(name: str, /, *args: object, **named: object) -> Expr:
     """The operator `name` applied to expressions and numbers, given in order or by name.
 
     Raises `DefinitionError` where the operator does not exist for such inputs, or a parameter is out of its range.
     """
     first = args[0] if isinstance(args[0], Expr) else constant(args[0])  # type: ignore[arg-type]  # constant() checks
     on_events = isinstance(first.domain, int)
-    given = 1 + sum(isinstance(a, Expr) for a in args[1:]) + sum(isinstance(v, Expr) for v in named.values())
+    if name == "negate" and len(args) == 1 and first.operator is None and first.domain is None:
+        return constant(-first.params[0])  # as the text form reads it
+    given = 1 + sum(isinstance(a, Expr) for a in args[1:]) + sum(isinstance(v, Expr) or key in _INPUTS for key, v in named.items())
     operator = _find(name, on_events, given)
     bound = _bind(operator, args, named)
     inputs = tuple(v if isinstance(v, Expr) else constant(v) for v in (bound[i] for i in operator.inputs))  # type: ignore[arg-type]

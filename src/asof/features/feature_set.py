@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import keyword
 import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -124,5 +125,5 @@ class FeatureSet:
 def _check_name(name: object, what: str) -> None:
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise DefinitionError(f"{what} {name!r} must be a letter, then up to 62 letters, digits or underscores")
-    if name.lower() in RESERVED or name == COMPUTATION_ERROR:
+    if name.lower() in RESERVED or name == COMPUTATION_ERROR or keyword.iskeyword(name):
         raise DefinitionError(f"{what} {name!r} is a reserved word; choose another, such as {name + '_1'!r}")

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from asof.errors import DefinitionError
-from asof.features.expression import BARS, Expr, apply, bars, constant, events, walk, where
+from asof.features.expression import BARS, Bars, EventWindow, Expr, apply, bars, constant, events, walk, where
 from asof.operators import EVENT_SHAPES, OPERATORS
 from asof.timeframes import duration_text
 
@@ -41,7 +41,10 @@ _SYMBOL = {o.name: o.symbol for o in OPERATORS if o.symbol}
 
 def expression_text(expr: Expr, names: Mapping[Expr, str] | None = None) -> str:
     """The canonical text of an expression; nodes in `names` are written by their name."""
-    return _text(expr, names or {}, top=True)[0]
+    try:
+        return _text(expr, names or {}, top=True)[0]
+    except RecursionError:
+        raise DefinitionError("an expression is nested too deeply to be written: make some of its parts features of their own") from None
 
 
 def _text(expr: Expr, names: Mapping[Expr, str], top: bool = False) -> tuple[str, int]:
@@ -94,7 +97,7 @@ def parse_expression(text: str, names: Mapping[str, Expr] | None = None) -> Expr
         raise DefinitionError(f"an expression of {len(text)} characters is longer than {LONGEST_TEXT}")
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-        found = _parse(tree, names or {})
+        found = _parse(tree, {} if names is None else names)
     except (SyntaxError, ValueError) as error:
         raise DefinitionError(f"{_short(text)!r} is not an expression: {error}") from None
     except (RecursionError, MemoryError):
@@ -129,7 +132,7 @@ def _parse(node: ast.AST, names: Mapping[str, Expr]) -> object:
             return apply(_BINARY[type(op)], _expr(left, names), _expr(right, names))
         case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _BINARY:
             return apply(_BINARY[type(op)], _expr(left, names), _expr(right, names))
-        case ast.Call(func=ast.Attribute(value=ast.Name(id="events"), attr="window"), args=[ast.Constant(value=str() as text)]):
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="events"), attr="window"), args=[ast.Constant(value=str() as text)], keywords=[]):
             return events.window(text)
         case ast.Call(func=ast.Name(id="where"), args=[a, b, c], keywords=[]):
             return where(_expr(a, names), _expr(b, names), _expr(c, names))
@@ -137,7 +140,7 @@ def _parse(node: ast.AST, names: Mapping[str, Expr]) -> object:
             return _call(value, method, args, keywords, names)
         case ast.Attribute(value=value, attr=name) if not name.startswith("_"):
             root = _parse(value, names)
-            if not isinstance(root, Expr) and root is not events:
+            if isinstance(root, Bars | EventWindow) and name != "count":
                 return getattr(root, name)
     raise ValueError(f"{ast.unparse(node)} is not part of the language")
 
@@ -161,11 +164,14 @@ def _call(
     plain = [_argument(a, names) for a in args]
     named = {str(k.arg): _argument(k.value, names) for k in keywords}
     if isinstance(root, Expr):
-        result: Expr = getattr(root, method)(*plain, **named)
-    elif method == "count":
-        result = root.count(*plain, **named)  # type: ignore[attr-defined]  # only Bars and EventWindow reach here
-    else:
+        if method in Expr.__slots__:
+            raise ValueError(f".{method}(...) is not part of the language")
+    elif method != "count":
         raise ValueError(f"{ast.unparse(value)} has no method {method}")
+    try:
+        result: Expr = getattr(root, method)(*plain, **named)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
     return result
 
 
@@ -223,6 +229,8 @@ def parse_definition(text: str) -> tuple[str, dict[str, Expr], dict[str, Expr]]:
         else:
             source[name] = (kind, body)
     resolved = _Resolver(source)
+    for name in source:
+        resolved[name]  # in order, so that a long chain of parts is not a deep one
     features = {name: resolved[name] for name, (kind, _) in source.items() if kind == "feature"}
     flags = {name: parse_expression(body, resolved) for name, body in flags_source.items()}
     return head.removeprefix("feature set "), features, flags

@@ -41,7 +41,9 @@ def merge_enrichments(events: pa.Table) -> pa.Table:
     keys = pc.binary_join_element_wise(events["instrument_id"], events["event_id"], "\x1f")
     if pc.count_distinct(keys).as_py() == len(events):
         return events
-    events = events.append_column("key", keys).sort_by([("key", "ascending"), ("scored_at_utc", "ascending")])
+    events = events.append_column("key", keys).sort_by(
+        [(name, "ascending") for name in ("key", "scored_at_utc", "score", "confidence", "event_time_utc")]  # whatever order they came in
+    )
     places = events.group_by("key").aggregate([("enriched_at_utc", "min")])
     key = np.asarray(events["key"].combine_chunks().dictionary_encode().indices)
     newest = np.append(np.flatnonzero(np.diff(key)), len(key) - 1)

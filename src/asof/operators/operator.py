@@ -57,8 +57,9 @@ class Param:
         if isinstance(value, bool) or not isinstance(value, allowed):
             noun = "a whole number" if self.kind is int else "a number"
             raise DefinitionError(f"{operator}: {self.name}={value!r} is not {noun}")
-        if value != value or value in (float("inf"), float("-inf")):
-            raise DefinitionError(f"{operator}: {self.name}={value!r} is not finite")
+        if abs(value) > 1.7976931348623157e308 or value != value:
+            shown = repr(value) if isinstance(value, float) else "a whole number beyond 1.8e308"
+            raise DefinitionError(f"{operator}: {self.name}={shown} is not finite")
         if self.minimum is not None and value < self.minimum:
             mend = "; a negative one would look ahead" if operator == "lag" and value < 0 else ""
             raise DefinitionError(f"{operator}: {self.name}={value!r} must be at least {self.minimum:g}{mend}")

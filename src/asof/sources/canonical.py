@@ -17,9 +17,10 @@ from asof.timeframes import timeframe as check_timeframe
 
 @dataclass(frozen=True)
 class Batch:
-    """Usable records, and the refused rows of the batch as it came: `refusals.rows` are positions in it."""
+    """Usable records and the positions in the batch that they came from, and its refused rows: `refusals.rows` are positions too."""
 
     table: pa.Table
+    rows: np.ndarray
     refusals: Refusals
     missing_prices: int = 0
 
@@ -139,4 +140,4 @@ def _finish(early: Refusals, check: Callable[[pa.Table], Checked], canonical: pa
         if row not in seen:
             seen.add(row)
             merged.add(row, reason, detail)
-    return Batch(checked.table, merged, checked.missing_prices)
+    return Batch(checked.table, origin[kept[checked.rows]], merged, checked.missing_prices)

@@ -1,0 +1,74 @@
+"""Settings: one class, read from the environment and `asof.toml`."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from pydantic import AliasChoices, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from asof.errors import AsofError, did_you_mean
+
+FILE = "asof.toml"
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. The environment wins over `asof.toml`, and a command's options over both."""
+
+    model_config = SettingsConfigDict(toml_file=FILE, extra="forbid", populate_by_name=True)
+
+    store: str = Field("duckdb:///asof.duckdb", validation_alias=AliasChoices("ASOF_STORE", "store"), description="URL of the store")
+    features: Path | None = Field(
+        None, validation_alias=AliasChoices("ASOF_FEATURES", "features"), description="Python file that defines feature sets"
+    )
+    event_window_minutes: int = Field(
+        60,
+        ge=1,
+        le=525_600,
+        validation_alias=AliasChoices("FEATURE_EVENT_WINDOW_MINUTES", "event_window_minutes"),
+        description="Event window of `fs_v1`, in minutes",
+    )
+    min_event_count: int = Field(
+        3,
+        ge=1,
+        validation_alias=AliasChoices("FEATURE_MIN_EVENT_COUNT", "min_event_count"),
+        description="Fewer events than this raise `LOW_EVENT_COUNT` in `fs_v1`",
+    )
+    pipeline_version: str = Field(
+        "feature-store.v1.0",
+        min_length=1,
+        validation_alias=AliasChoices("PIPELINE_VERSION", "pipeline_version"),
+        description="Written beside every vector",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then `asof.toml`."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+class ConfigError(AsofError):
+    """A setting that cannot be used."""
+
+    exit_code = 2
+
+
+def load_settings() -> Settings:
+    """The settings of this folder and environment. Raises `ConfigError` naming the setting that is wrong."""
+    try:
+        return Settings()
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{FILE} is not valid TOML: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        hint = did_you_mean(name, list(Settings.model_fields)) if first["type"] == "extra_forbidden" else ""
+        raise ConfigError(f"setting {name}: {first['msg']}{hint}, not {first['input']!r}") from None

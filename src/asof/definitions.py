@@ -1,0 +1,86 @@
+"""Where feature sets come from: the shipped library, the project's own Python file, and the registry."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from datetime import datetime
+from pathlib import Path
+
+from asof.config import Settings
+from asof.errors import DefinitionError, NotFound, VersionConflict, did_you_mean
+from asof.features.feature_set import FeatureSet
+from asof.features.library import SHIPPED
+from asof.features.library.fs_v1 import build
+from asof.stores.store import Registered, Store
+
+
+def defined(settings: Settings) -> dict[str, FeatureSet]:
+    """The feature sets of the library (with this project's event window) and of the project's file, by version."""
+    sets = dict(SHIPPED)
+    sets["fs_v1"] = build(f"{settings.event_window_minutes}m", settings.min_event_count)
+    if settings.features:
+        for feature_set in from_file(settings.features):
+            if feature_set.version in sets and feature_set != sets[feature_set.version]:
+                raise DefinitionError(f"{settings.features} redefines {feature_set.version}, which ships with asof; give it a version of its own")
+            sets[feature_set.version] = feature_set
+    return sets
+
+
+def from_file(path: Path) -> list[FeatureSet]:
+    """The feature sets that a Python file defines at its top level. It is the project's own code, and is run."""
+    if not path.is_file():
+        raise DefinitionError(f"{path}, named as the features file, does not exist; make it, or mend `features` in asof.toml")
+    spec = importlib.util.spec_from_file_location(f"asof_project_{path.stem}", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    before = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise DefinitionError(f"{path} line {error.lineno}: {error.msg}") from None
+    except (ImportError, NameError, AttributeError, TypeError, ValueError) as error:
+        raise DefinitionError(f"{path}: {type(error).__name__}: {error}") from error
+    finally:
+        sys.dont_write_bytecode = before
+    found = {id(v): v for v in vars(module).values() if isinstance(v, FeatureSet)}
+    versions = [s.version for s in found.values()]
+    for version in versions:
+        if versions.count(version) > 1:
+            raise DefinitionError(f"{path} defines {version} twice")
+    return list(found.values())
+
+
+def find(version: str, settings: Settings, registry: dict[str, Registered]) -> FeatureSet:
+    """The feature set of a version: as defined, held to what is registered; or rebuilt from the registry alone.
+
+    Raises `VersionConflict` with the difference where the definition has changed, `NotFound` where there is none.
+    """
+    sets = defined(settings)
+    if version in sets:
+        check(sets[version], registry)
+        return sets[version]
+    if version in registry:
+        return FeatureSet.parse(registry[version].text)
+    known = sorted({*sets, *registry})
+    raise NotFound(f"no feature set {version!r}; there are {', '.join(known)}{did_you_mean(version, known)}")
+
+
+def check(feature_set: FeatureSet, registry: dict[str, Registered]) -> None:
+    """Refuse a definition that differs from what is registered under its version."""
+    there = registry.get(feature_set.version)
+    if there and there.fingerprint != feature_set.fingerprint:
+        difference = feature_set.difference(there.text) or "the meaning of an operator has changed since it was registered"
+        raise VersionConflict(
+            f"{feature_set.version} is registered with another definition, and a version never changes:\n{difference}\n"
+            "Give the new definition a new version, or restore the old one"
+        )
+
+
+def register(store: Store, feature_set: FeatureSet, now: datetime) -> bool:
+    """Register a feature set that is not there yet; whether it was new."""
+    registry = store.registered()
+    check(feature_set, registry)
+    store.register(feature_set, now)
+    return feature_set.version not in registry

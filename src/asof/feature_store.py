@@ -1,0 +1,198 @@
+"""`asof.connect`: a store with the jobs as methods, and the feature sets of this project."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+
+
+from asof import definitions
+from asof.config import Settings, load_settings
+from asof.errors import NotFound
+from asof.features.feature_set import FeatureSet
+from asof.jobs import backfill as backfilling
+from asof.jobs import reading
+from asof.jobs.ingest import Ingestion, IngestReport
+from asof.records import ArrowStream, Frame
+from asof.sources.columns import ColumnMapping
+from asof.stores.store import Registered, Selection, Store
+from asof.stores.urls import open_store
+from asof.timeframes import duration
+from asof.timeframes import timeframe as check_timeframe
+
+Time = datetime | str | None
+Sets = FeatureSet | str
+
+
+class FeatureStore:
+    """A store and what can be done with it. Use it as a context manager, or `close()` it."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self.store = store
+        self.settings = settings
+
+    def definition(self, feature_set: Sets) -> FeatureSet:
+        """A feature set by its version, or as given; held to what the registry has under that version."""
+        registry = self.store.registered()
+        if isinstance(feature_set, FeatureSet):
+            definitions.check(feature_set, registry)
+            return feature_set
+        return definitions.find(feature_set, self.settings, registry)
+
+    def registered(self) -> dict[str, Registered]:
+        """The registry by version."""
+        return self.store.registered()
+
+    def apply(self, feature_set: Sets) -> bool:
+        """Register a feature set; whether it was new. Raises `VersionConflict` where its version has another definition."""
+        return definitions.register(self.store, self.definition(feature_set), datetime.now(UTC))
+
+    def ingest_bars(
+        self,
+        *paths: str | Path,
+        timeframe: str | None = None,
+        columns: dict[str, str] | None = None,
+        source: str | None = None,
+        timezone: str | None = None,
+        unit: str | None = None,
+        strict: bool = False,
+    ) -> IngestReport:
+        """Bars of Parquet, CSV, JSON lines or Arrow files; see `asof ingest bars`."""
+        mapping = ColumnMapping(columns or {}, timezone, unit)
+        run = Ingestion(self.store, "bars", datetime.now(UTC), mapping, timeframe, source, strict)
+        return run.run(map(Path, paths))
+
+    def ingest_events(
+        self,
+        *paths: str | Path,
+        columns: dict[str, str] | None = None,
+        timezone: str | None = None,
+        unit: str | None = None,
+        strict: bool = False,
+    ) -> IngestReport:
+        """Scored events of Parquet, CSV, JSON lines or Arrow files; see `asof ingest events`."""
+        run = Ingestion(self.store, "events", datetime.now(UTC), ColumnMapping(columns or {}, timezone, unit), strict=strict)
+        return run.run(map(Path, paths))
+
+    def backfill(
+        self,
+        feature_set: Sets,
+        timeframe: str,
+        *,
+        instruments: Iterable[str] | None = None,
+        start: Time = None,
+        end: Time = None,
+        threads: int | None = None,
+        memory: str = "2GB",
+        progress: backfilling.Progress = lambda done, total: None,
+    ) -> backfilling.BackfillReport:
+        """Compute and store vectors; `[start, end]` are bar opens, both included. Registers the set if it is new."""
+        check_timeframe(timeframe)
+        chosen = self.definition(feature_set)
+        now = datetime.now(UTC)
+        definitions.register(self.store, chosen, now)
+        return backfilling.backfill(
+            self.store,
+            chosen,
+            timeframe,
+            now=now,
+            pipeline_version=self.settings.pipeline_version,
+            instruments=None if instruments is None else tuple(instruments),
+            start=_time(start, "start"),
+            end=_time(end, "end"),
+            threads=threads,
+            memory=backfilling.memory_bytes(memory),
+            progress=progress,
+        )
+
+    def history(
+        self, feature_set: Sets, timeframe: str, *, instruments: Iterable[str] | None = None, start: Time = None, end: Time = None
+    ) -> Frame:
+        """Stored vectors by instrument and time; `[start, end]` are bar opens, both included."""
+        chosen, selection = self._selected(feature_set, timeframe, instruments, start, end)
+        return Frame(reading.tabular(chosen, reading.history(self.store, chosen, selection)))
+
+    def latest(self, feature_set: Sets, timeframe: str, *, instruments: Iterable[str] | None = None, at: Time = None) -> Frame:
+        """The newest stored vector of each instrument, among those available at `at` if given."""
+        chosen, selection = self._selected(feature_set, timeframe, instruments, None, at)
+        return Frame(reading.tabular(chosen, reading.latest(self.store, chosen, selection)))
+
+    def get_online_features(self, feature_set: Sets, instruments: Iterable[str], timeframe: str) -> Frame:
+        """The newest vectors of these instruments: `latest`, by the name that Feast's users know."""
+        return self.latest(feature_set, timeframe, instruments=instruments)
+
+    def get_historical_features(
+        self,
+        entity_df: ArrowStream,
+        features: Sets | Iterable[str],
+        timeframe: str,
+        *,
+        max_age: timedelta | str | None = None,
+        timezone: str | None = None,
+    ) -> Frame:
+        """Every entity row (`instrument_id`, `event_timestamp`, anything else) with the features that could be known then.
+
+        `features` is a feature set (`"fs_v1"`) or some of one (`["fs_v1:ret_1", "fs_v1:vol_20"]`). See `asof.jobs.reading.join`.
+        """
+        version, names = _wanted(features)
+        chosen = self._registered(version)
+        age = timedelta(microseconds=duration(max_age)) if isinstance(max_age, str) else max_age
+        check_timeframe(timeframe)
+        return Frame(reading.join(self.store, chosen, timeframe, entity_df, names, age, timezone))
+
+    def _selected(
+        self, feature_set: Sets, timeframe: str, instruments: Iterable[str] | None, start: Time, end: Time
+    ) -> tuple[FeatureSet, Selection]:
+        check_timeframe(timeframe)
+        names = None if instruments is None else tuple(instruments)
+        return self._registered(feature_set), Selection(timeframe, names, _time(start, "start"), _time(end, "end"))
+
+    def _registered(self, feature_set: Sets) -> FeatureSet:
+        chosen = self.definition(feature_set)
+        if chosen.version not in self.store.registered():
+            raise NotFound(f"{chosen.version} has no vectors in {self.store.url}: run asof backfill {chosen.version} first")
+        return chosen
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self.store.close()
+
+    def __enter__(self) -> FeatureStore:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def connect(url: str | None = None, *, memory: str | None = None, threads: int | None = None) -> FeatureStore:
+    """Open a store: `duckdb:///path`, a plain path, or by default what `ASOF_STORE` or `asof.toml` names, else `asof.duckdb` here.
+
+    Raises `StoreError` where it cannot be opened, saying who holds it.
+    """
+    settings = load_settings()
+    return FeatureStore(open_store(url or settings.store, memory=memory, threads=threads), settings)
+
+
+def _time(value: Time, what: str) -> datetime | None:
+    if isinstance(value, str):
+        return reading.parse_time(value, what)
+    if value is not None and value.tzinfo is None:
+        return reading.parse_time(value.isoformat(), what)
+    return value
+
+
+def _wanted(features: Sets | Iterable[str]) -> tuple[Sets, tuple[str, ...] | None]:
+    """A feature set and some of its features, from `"fs_v1"` or `["fs_v1:ret_1", ...]`."""
+    if isinstance(features, (FeatureSet, str)):
+        return features, None
+    parts = [name.partition(":") for name in features]
+    versions = {version for version, _, _ in parts}
+    if len(versions) != 1:
+        raise NotFound(f"features of one set at a time, such as ['fs_v1:ret_1']; given were {', '.join(sorted(versions)) or 'none'}")
+    names = tuple(name for _, _, name in parts if name)
+    return versions.pop(), names or None
+
+
+__all__ = ["FeatureStore", "connect"]

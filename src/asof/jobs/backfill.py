@@ -1,0 +1,185 @@
+"""Backfill: the vectors of stored bars and events, computed and stored in bounded memory.
+
+1. `parts` cuts the work into groups of instruments, or stretches of one long history with its lookback in front, each of at most so
+   many bars as the memory allows.
+2. Each part is read, computed by the engine on its threads, and upserted in one transaction.
+3. Vectors that are there already, with the same bits, are left alone: a backfill that was killed is finished by running it again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from asof.engine.plan import Plan, plan
+from asof.engine.run import run
+from asof.errors import DefinitionError, NotFound, did_you_mean
+from asof.features.feature_set import FeatureSet
+from asof.jobs.panels import panel_of, sort_bars, vectors_of
+from asof.records import BARS, EVENTS, QUALITY_LOG, UTC
+from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Changes, Selection, Store, vectors_table
+
+Progress = Callable[[int, int], None]
+"""Told how many more bars are done, and of how many in all."""
+
+MOST_PART_ROWS = 1_500_000
+
+
+@dataclass(frozen=True)
+class Part:
+    """Instruments, the times of the bars whose vectors are wanted, and from when on bars are read for the lookback."""
+
+    instruments: tuple[str, ...]
+    rows: int
+    start: datetime | None = None
+    end: datetime | None = None
+    read_from: datetime | None = None
+
+
+@dataclass(frozen=True)
+class BackfillReport:
+    """What a backfill did: vectors computed, and how they differed from what was stored; requested instruments without bars."""
+
+    computed: int
+    changes: Changes
+    without_bars: tuple[str, ...]
+
+
+def memory_bytes(text: str) -> int:
+    """Bytes of an amount such as `512MB` or `2GB`."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT])i?B?", text.strip(), re.IGNORECASE)
+    if not found:
+        raise DefinitionError(f"memory {text!r} is not an amount such as 512MB or 2GB")
+    amount = int(float(found[1]) * 1024 ** ("KMGT".index(found[2].upper()) + 1))
+    if amount < 256 << 20:
+        raise DefinitionError(f"memory {text!r} is less than the 256MB that a backfill needs")
+    return amount
+
+
+def part_rows(memory: int, features: int) -> int:
+    """How many bars a part may have so that a third of `memory` holds its bars and vectors, and the store has the rest."""
+    return int(np.clip(memory // 3 // (400 + 32 * features), 20_000, MOST_PART_ROWS))
+
+
+def backfill(
+    store: Store,
+    feature_set: FeatureSet,
+    timeframe: str,
+    *,
+    now: datetime,
+    pipeline_version: str,
+    instruments: tuple[str, ...] | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    threads: int | None = None,
+    memory: int = 2 << 30,
+    progress: Progress = lambda done, total: None,
+) -> BackfillReport:
+    """Compute and store the vectors of every selected bar; `instruments` and `[start, end]` default to all there is.
+
+    Raises `NotFound` where nothing is selected. Requested instruments without bars get a row in the quality log instead.
+    """
+    spans = store.spans(timeframe)
+    known = spans["instrument_id"].to_pylist()
+    wanted = known if instruments is None else sorted(set(instruments))
+    without = tuple(sorted(set(wanted) - set(known)))
+    if without:
+        _log_without_bars(store, feature_set, timeframe, without, now)
+    if not set(wanted) & set(known):
+        raise NotFound(_nothing(store, timeframe, known, without))
+    the_plan = plan(feature_set)
+    spans = spans.filter(pc.is_in(spans["instrument_id"], pa.array(wanted)))
+    todo = list(parts(store, spans, timeframe, feature_set.lookback, part_rows(memory, len(feature_set.features)), start, end))
+    total, computed, changes = sum(p.rows for p in todo), 0, Changes()
+    for part in todo:
+        vectors = _compute(store, the_plan, timeframe, part, now, pipeline_version, threads)
+        changes += store.upsert(vectors_table(feature_set), vectors, now)
+        computed += len(vectors)
+        progress(part.rows, total)
+    return BackfillReport(computed, changes, without)
+
+
+def parts(
+    store: Store, spans: pa.Table, timeframe: str, lookback: int, rows: int, start: datetime | None, end: datetime | None
+) -> Iterator[Part]:
+    """The work in pieces of at most `rows` bars (a group always has one instrument at least), in the order of the instruments."""
+    group: list[str] = []
+    size = 0
+    for span in spans.to_pylist():
+        if (start and span["last"] < start) or (end and span["first"] > end):
+            continue
+        if size + span["bars"] > rows and group:
+            yield Part(tuple(group), size, start, end)
+            group, size = [], 0
+        if span["bars"] > rows:
+            yield from _stretches(store, timeframe, span["instrument_id"], lookback, rows, start, end)
+        else:
+            group.append(span["instrument_id"])
+            size += span["bars"]
+    if group:
+        yield Part(tuple(group), size, start, end)
+
+
+def _stretches(
+    store: Store, timeframe: str, instrument: str, lookback: int, rows: int, start: datetime | None, end: datetime | None
+) -> Iterator[Part]:
+    cuts = store.cuts(timeframe, instrument, rows, lookback)
+    for (first, early), following in zip(cuts, [*cuts[1:], None], strict=True):
+        last = following[0] - timedelta(microseconds=1) if following else None
+        if (end and first > end) or (start and last and last < start):
+            continue
+        yield Part((instrument,), rows, max(first, start) if start else first, min(filter(None, (last, end)), default=None), early)
+
+
+def _compute(store: Store, the_plan: Plan, timeframe: str, part: Part, now: datetime, pipeline_version: str, threads: int | None) -> pa.Table:
+    feature_set = the_plan.feature_set
+    columns = ("instrument_id", "ts", "available_at", *(c for c in the_plan.bar_columns if c in BARS.names))
+    chosen = Selection(timeframe, part.instruments, part.read_from, part.end)
+    bars, instruments, offsets = sort_bars(_joined(store.read(BARS_TABLE, chosen, columns)))
+    if not len(bars):
+        return vectors_table(feature_set).schema.empty_table()
+    events = EVENTS.empty_table()
+    if feature_set.event_window:
+        ts = pc.min_max(bars["ts"]).as_py()
+        window = timedelta(microseconds=feature_set.event_window)
+        seen = Selection(instruments=part.instruments, start=ts["min"] - window, end=ts["max"])
+        events = _joined(store.read(EVENTS_TABLE, seen)) or events
+    panel = panel_of(the_plan, timeframe, bars, instruments, offsets, events)
+    vectors = vectors_of(feature_set, timeframe, bars, run(the_plan, panel, threads), now, pipeline_version)
+    if part.start:
+        vectors = vectors.filter(pc.greater_equal(vectors["ts"], pa.scalar(part.start, UTC)))
+    return vectors
+
+
+def _joined(tables: Iterator[pa.Table]) -> pa.Table:
+    found = list(tables)
+    return pa.concat_tables(found) if found else BARS.empty_table()
+
+
+def _log_without_bars(store: Store, feature_set: FeatureSet, timeframe: str, instruments: tuple[str, ...], now: datetime) -> None:
+    rows = [
+        {
+            "instrument_id": name,
+            "timeframe": timeframe,
+            "feature_set_version": feature_set.version,
+            "issue_type": "NO_BARS",
+            "issue_details": '{"reason": "the store has no bar of this instrument and timeframe"}',
+            "detected_at": now,
+        }
+        for name in instruments
+    ]
+    store.append("feature_quality_log", pa.Table.from_pylist(rows, schema=QUALITY_LOG))
+
+
+def _nothing(store: Store, timeframe: str, known: list[str], without: tuple[str, ...]) -> str:
+    if not known:
+        others = sorted(set(store.spans()["timeframe"].to_pylist()))
+        there = f"; it has bars of {', '.join(others)}" if others else ": ingest some first (asof ingest bars FILE --timeframe 1d)"
+        return f"the store has no {timeframe} bars{there}"
+    return f"the store has no {timeframe} bars of {', '.join(without)}{did_you_mean(without[0], known) if without else ''}"

@@ -1,0 +1,98 @@
+"""How vectors leave: as `features.v1` JSON lines, CSV, Parquet or Arrow."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.ipc
+import pyarrow.parquet
+
+from asof.features.feature_set import FeatureSet
+
+SCHEMA_VERSION = "features.v1"
+_NAMESPACE = uuid.UUID("6f1f2f43-6e0b-5f2f-9d0a-a50f00000001")
+
+
+def feature_id(instrument: str, timeframe: str, ts: str, version: str) -> str:
+    """The id of a vector, derived from its key, so that a recompute keeps it."""
+    return str(uuid.uuid5(_NAMESPACE, "\x1f".join((instrument, timeframe, ts, version))))
+
+
+def rfc3339(moment: datetime) -> str:
+    """A UTC time, with fractions only where there are some."""
+    text = moment.strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{text}.{moment.microsecond:06d}Z" if moment.microsecond else text + "Z"
+
+
+def records(feature_set: FeatureSet, vectors: pa.Table) -> Iterator[dict[str, object]]:
+    """Each vector as a `features.v1` record. One with no feature at all has no record, as the schema asks for one at least."""
+    names = tuple(feature_set.features)
+    window = timedelta(microseconds=feature_set.event_window)
+    for batch in vectors.to_batches(10_000):
+        for row in batch.to_pylist():
+            features = {name: row[name] for name in names if row[name] is not None}
+            if not features:
+                continue
+            ts = rfc3339(row["ts"])
+            references: dict[str, object] = {"ohlcv_count": row["ohlcv_count"]}
+            if window:
+                references |= {"event_count": row["event_count"], "event_window_start": rfc3339(row["ts"] - window), "event_window_end": ts}
+            yield {
+                "schema_version": SCHEMA_VERSION,
+                "feature_id": feature_id(row["instrument_id"], row["timeframe"], ts, feature_set.version),
+                "instrument_id": row["instrument_id"],
+                "timeframe": row["timeframe"],
+                "ts_utc": ts,
+                "feature_set_version": feature_set.version,
+                "features": features,
+                "quality_flags": row["quality_flags"],
+                "computed_at_utc": rfc3339(row["computed_at"]),
+                "pipeline_version": row["pipeline_version"],
+                "source_refs": references,
+            }
+
+
+def write_jsonl(feature_set: FeatureSet, vectors: pa.Table, tabular: pa.Table, out: BinaryIO) -> None:
+    """One `features.v1` record a line."""
+    for record in records(feature_set, vectors):
+        out.write(json.dumps(record, allow_nan=False, separators=(",", ":")).encode() + b"\n")
+
+
+def write_csv(feature_set: FeatureSet, vectors: pa.Table, tabular: pa.Table, out: BinaryIO) -> None:
+    """Comma-separated with a header; missing is empty, times are RFC 3339, flags are joined by `|`, numbers read back exactly."""
+    columns = []
+    for name, column in zip(tabular.column_names, tabular.columns, strict=True):
+        if name == "quality_flags":
+            column = pc.binary_join(column, "|")
+        elif pa.types.is_timestamp(column.type):
+            column = pc.strftime(column, "%Y-%m-%dT%H:%M:%SZ")
+        columns.append(column)
+    flat = pa.table(columns, names=tabular.column_names)
+    pa.csv.write_csv(flat, out, pa.csv.WriteOptions(quoting_style="needed"))
+
+
+def write_parquet(feature_set: FeatureSet, vectors: pa.Table, tabular: pa.Table, out: BinaryIO) -> None:
+    """Parquet, compressed with zstd."""
+    pa.parquet.write_table(tabular, out, compression="zstd")
+
+
+def write_arrow(feature_set: FeatureSet, vectors: pa.Table, tabular: pa.Table, out: BinaryIO) -> None:
+    """An Arrow IPC stream."""
+    with pa.ipc.new_stream(out, tabular.schema) as writer:
+        writer.write_table(tabular)
+
+
+FORMATS: dict[str, Callable[[FeatureSet, pa.Table, pa.Table, BinaryIO], None]] = {
+    "csv": write_csv,
+    "jsonl": write_jsonl,
+    "parquet": write_parquet,
+    "arrow": write_arrow,
+}
+"""What writes each format."""

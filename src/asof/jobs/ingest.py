@@ -1,0 +1,131 @@
+"""Ingest: files of bars or events into a store.
+
+1. Read a file in batches and turn each into canonical records; rows that cannot be used are set aside with their reason.
+2. Stage the records in the store; one transaction a file compares them with what is there and writes what is new or corrected.
+3. Rows that disagree with one another about one key are refused as well.
+4. Everything refused goes to the quarantine, in the same transaction, and is counted by reason.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from asof.errors import DataError
+from asof.records import QUARANTINE, Refusals
+from asof.sources.canonical import Batch, bars_of, events_of
+from asof.sources.columns import ColumnMapping
+from asof.sources.files import RawBatch, read_file
+from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Changes, Store
+
+Progress = Callable[[int], None]
+"""Told how many more rows are done."""
+
+
+@dataclass
+class IngestReport:
+    """What an ingestion did, in records: an event that names three instruments is three."""
+
+    accepted: int = 0
+    unchanged: int = 0
+    corrected: int = 0
+    missing_prices: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def refused(self) -> int:
+        """Rows that did not go in."""
+        return sum(self.reasons.values())
+
+
+@dataclass(frozen=True)
+class Ingestion:
+    """One run of ingestion into a store: what the files hold, how their columns are read, and when the run knows of them."""
+
+    store: Store
+    kind: str
+    known_at: datetime
+    mapping: ColumnMapping
+    timeframe: str | None = None
+    source: str | None = None
+    strict: bool = False
+    report: IngestReport = field(default_factory=IngestReport)
+
+    def run(self, paths: Iterable[Path], progress: Progress = lambda rows: None) -> IngestReport:
+        """Ingest the files one after the other, each whole or not at all. Raises `DataError` where a file cannot be used."""
+        table = BARS_TABLE if self.kind == "bars" else EVENTS_TABLE
+        for path in paths:
+            changes = self.store.upsert(table, self._records(path, progress), self.known_at)
+            self._count(changes, path)
+        return self.report
+
+    def _records(self, path: Path, progress: Progress) -> Iterator[pa.Table]:
+        for raw in read_file(path):
+            try:
+                batch = self._canonical(raw.table)
+            except DataError as error:
+                raise DataError(f"{path}: {error}") from None
+            self._set_aside(path, raw, batch)
+            self.report.missing_prices += batch.missing_prices
+            yield batch.table.append_column("row", pa.array(raw.numbers[batch.rows], pa.int64()))
+            progress(len(raw.table))
+
+    def _canonical(self, table: pa.Table) -> Batch:
+        if not len(table):
+            empty = (BARS_TABLE if self.kind == "bars" else EVENTS_TABLE).schema.empty_table()
+            return Batch(empty, np.zeros(0, np.int64), Refusals())
+        if self.kind == "bars":
+            return bars_of(table, self.mapping, self.timeframe, self.source)
+        return events_of(table, self.mapping)
+
+    def _set_aside(self, path: Path, raw: RawBatch, batch: Batch) -> None:
+        refusals = batch.refusals
+        records = raw.table.take(pa.array(refusals.rows, pa.int64())).to_pylist()
+        rows = [
+            (line.reason, line.detail, line.row, line.record) for line in raw.refused
+        ] + [
+            (reason, detail, int(raw.numbers[row]), json.dumps(record, default=str))
+            for row, reason, detail, record in zip(refusals.rows, refusals.reasons, refusals.details, records, strict=True)
+        ]
+        self._quarantine(path, rows)
+
+    def _count(self, changes: Changes, path: Path) -> None:
+        self.report.accepted += changes.inserted
+        self.report.corrected += changes.corrected
+        self.report.unchanged += changes.unchanged
+        if changes.refused is not None:
+            rows = [
+                ("duplicate_disagrees", _disagreement(record), record["row"], json.dumps(record, default=str))
+                for record in changes.refused.to_pylist()
+            ]
+            self._quarantine(path, rows)
+
+    def _quarantine(self, path: Path, rows: list[tuple[str, str, int, str]]) -> None:
+        if not rows:
+            return
+        if self.strict:
+            raise DataError(f"{path}, row {rows[0][2]}: {rows[0][1]} ({rows[0][0]}); --strict stops at the first, and nothing of the file went in")
+        for reason, detail, row, _ in rows:
+            self.report.reasons[reason] += 1
+            self.report.examples.setdefault(reason, f"{path.name} row {row}: {detail}")
+        table = pa.Table.from_pylist(
+            [
+                {"kind": self.kind, "reason": reason, "detail": detail, "source": path.name, "row": row, "record": record, "detected_at": self.known_at}
+                for reason, detail, row, record in rows
+            ],
+            schema=QUARANTINE,
+        )
+        self.store.append("quarantine", table)
+
+
+def _disagreement(record: dict[str, object]) -> str:
+    what = f"bar of {record['instrument_id']} at {record['ts']}" if "ts" in record else f"event {record['event_id']} for {record['instrument_id']}"
+    return f"another row disagrees with this one about the {what}"

@@ -1,0 +1,224 @@
+"""Files as a source: Parquet, CSV, JSON lines and Arrow, read in batches of bounded size, each row with its number."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.ipc
+import pyarrow.parquet
+
+from asof.errors import DataError, did_you_mean
+
+BATCH_ROWS = 262_144
+LINES = 20_000
+LONGEST_LINE = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class RefusedLine:
+    """A line that is no record at all."""
+
+    row: int
+    reason: str
+    detail: str
+    record: str
+
+
+@dataclass(frozen=True)
+class RawBatch:
+    """Some rows of a file as they came. `numbers` are their row numbers, from 1; in text files they are line numbers."""
+
+    table: pa.Table
+    numbers: np.ndarray
+    refused: list[RefusedLine] = field(default_factory=list)
+
+
+def read_file(path: Path) -> Iterator[RawBatch]:
+    """The batches of a file, by what it is. Raises `DataError` where it is not what its name says, or cannot be read."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; name the files in it")
+    if not path.exists():
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise DataError(f"{path} does not exist{did_you_mean(path.name, siblings)}")
+    named = _kind_by_name(path)
+    found = _kind_by_content(path)
+    if found and found != named:
+        raise DataError(f"{path} is named as {named} but is {found}: rename it")
+    if not found and named in _MAGIC:
+        raise DataError(f"{path} is named as {named} but does not begin as one: it is cut short, or something else")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path} is empty")
+    try:
+        yield from READERS[named](path)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, UnicodeDecodeError, EOFError) as error:
+        raise DataError(f"{path} cannot be read as {named}: {str(error).splitlines()[0]}") from None
+
+
+_MAGIC = {"Parquet": (b"PAR1",), "Arrow": (b"ARROW1", b"\xff\xff\xff\xff")}
+_ENDINGS = {
+    ".parquet": "Parquet",
+    ".pq": "Parquet",
+    ".csv": "CSV",
+    ".csv.gz": "CSV",
+    ".jsonl": "JSON lines",
+    ".ndjson": "JSON lines",
+    ".jsonl.gz": "JSON lines",
+    ".arrow": "Arrow",
+    ".arrows": "Arrow",
+    ".feather": "Arrow",
+    ".ipc": "Arrow",
+}
+
+
+def _kind_by_name(path: Path) -> str:
+    name = path.name.lower()
+    for ending in sorted(_ENDINGS, key=len, reverse=True):
+        if name.endswith(ending):
+            return _ENDINGS[ending]
+    raise DataError(f"{path} is of no known kind; the name must end in one of {', '.join(_ENDINGS)}")
+
+
+def _kind_by_content(path: Path) -> str | None:
+    with path.open("rb") as file:
+        head = file.read(8)
+    return next((kind for kind, magics in _MAGIC.items() if head.startswith(magics)), None)
+
+
+def _numbered(batches: Iterator[pa.RecordBatch]) -> Iterator[RawBatch]:
+    first = 1
+    for batch in batches:
+        if batch.num_rows:
+            yield RawBatch(pa.Table.from_batches([batch]), np.arange(first, first + batch.num_rows))
+        first += batch.num_rows
+
+
+def _read_parquet(path: Path) -> Iterator[RawBatch]:
+    with pyarrow.parquet.ParquetFile(path) as file:
+        yield from _numbered(file.iter_batches(BATCH_ROWS))
+
+
+def _read_arrow(path: Path) -> Iterator[RawBatch]:
+    with pa.memory_map(str(path)) as source:
+        if source.read(6) == b"ARROW1":
+            file = pa.ipc.open_file(source)
+            yield from _numbered(file.get_batch(i) for i in range(file.num_record_batches))
+        else:
+            source.seek(0)
+            yield from _numbered(iter(pa.ipc.open_stream(source)))
+
+
+def _open(path: Path) -> BinaryIO:
+    return gzip.open(path) if path.name.endswith(".gz") else path.open("rb")  # type: ignore[return-value]  # both read bytes
+
+
+def _read_csv(path: Path) -> Iterator[RawBatch]:
+    """Every column as text: what a value means is decided, and refused, row by row later."""
+    refused: list[RefusedLine] = []
+
+    def skip(row: pa.csv.InvalidRow) -> str:
+        detail = f"the line has {row.actual_columns} columns, the header {row.expected_columns}"
+        refused.append(RefusedLine(row.number or 0, "malformed_line", detail, row.text[:2000]))
+        return "skip"
+
+    with _open(path) as source:
+        header = source.readline().decode().rstrip("\r\n")
+    names = next(iter(pa.csv.read_csv(pa.BufferReader(header.encode() + b"\n"), pa.csv.ReadOptions(autogenerate_column_names=True)).to_pylist()))
+    text = pa.csv.ConvertOptions(
+        column_types={str(n): pa.string() for n in names.values()}, strings_can_be_null=True, quoted_strings_can_be_null=True, null_values=[""]
+    )
+    with _open(path) as source:
+        reader = pa.csv.open_csv(source, pa.csv.ReadOptions(block_size=8 << 20), pa.csv.ParseOptions(invalid_row_handler=skip), text)
+        line = 2
+        for batch in reader:
+            bad = sorted(r.row for r in refused)
+            numbers = np.arange(line, line + batch.num_rows + len(bad))
+            numbers = numbers[~np.isin(numbers, bad)][: batch.num_rows]
+            yield RawBatch(pa.Table.from_batches([batch]), numbers, list(refused))
+            line = int(numbers[-1]) + 1 if len(numbers) else line
+            refused.clear()
+        if refused:
+            yield RawBatch(reader.schema.empty_table(), np.zeros(0, np.int64), list(refused))
+
+
+def _read_lines(path: Path) -> Iterator[RawBatch]:
+    records: list[dict[str, object]] = []
+    numbers: list[int] = []
+    refused: list[RefusedLine] = []
+    with _open(path) as source:
+        number = 0
+        while line := source.readline(LONGEST_LINE + 1):
+            number += 1
+            if len(line) > LONGEST_LINE:
+                raise DataError(f"{path} line {number} is longer than {LONGEST_LINE >> 20} MB")
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+                if not isinstance(record, dict):
+                    raise ValueError(f"a record is an object, not {type(record).__name__}")
+                records.append(_flat(record))
+                numbers.append(number)
+            except (ValueError, RecursionError) as error:
+                refused.append(RefusedLine(number, "malformed_json", f"line {number}: {error}", line[:2000].decode(errors="replace")))
+            if len(records) + len(refused) >= LINES:
+                yield _tabled(records, numbers, refused)
+                records, numbers, refused = [], [], []
+    if records or refused:
+        yield _tabled(records, numbers, refused)
+
+
+def _flat(record: dict[str, object], prefix: str = "") -> dict[str, object]:
+    """Nested objects as dotted names; a list of objects that have a symbol as the list of symbols."""
+    flat: dict[str, object] = {}
+    for key, value in record.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            items = [v.get("symbol") if isinstance(v, dict) else v for v in value]
+            flat[prefix + key] = [v if isinstance(v, str) else None for v in items]
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _tabled(records: list[dict[str, object]], numbers: list[int], refused: list[RefusedLine]) -> RawBatch:
+    """Records as columns. A column of mixed kinds becomes text, which the checks then take apart value by value."""
+    names = list(dict.fromkeys(key for record in records for key in record))
+    columns = [_column([record.get(name) for record in records]) for name in names]
+    return RawBatch(pa.table(columns, names=names), np.array(numbers, np.int64), refused)
+
+
+def _column(values: list[object]) -> pa.Array:
+    if any(isinstance(v, list) for v in values):
+        return pa.array([v if isinstance(v, list) else None if v is None else [str(v)] for v in values], pa.list_(pa.string()))
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        return pa.array([None if v is None else v if isinstance(v, str) else json.dumps(v) for v in values], pa.string())
+
+
+READERS: dict[str, Callable[[Path], Iterator[RawBatch]]] = {
+    "Parquet": _read_parquet,
+    "CSV": _read_csv,
+    "JSON lines": _read_lines,
+    "Arrow": _read_arrow,
+}
+"""What reads each kind of file."""
+
+
+def rows_of(path: Path) -> int | None:
+    """How many rows a file has, where its footer says so; for progress bars."""
+    if path.suffix.lower() in (".parquet", ".pq") and _kind_by_content(path) == "Parquet":
+        try:
+            return int(pyarrow.parquet.read_metadata(path).num_rows)
+        except (pa.ArrowInvalid, OSError):
+            return None
+    return None

@@ -1,0 +1,1 @@
+"""Stores: where bars, events, vectors and their superseded revisions live. One interface, Arrow in and out."""

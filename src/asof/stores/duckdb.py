@@ -1,0 +1,439 @@
+"""The embedded store: one DuckDB file, nothing to start. One process at a time may hold it.
+
+Schema `main` holds the current rows and `history` the superseded ones, in tables of the same names, so that plain SQL
+(`select ts, ret_1 from fs_v1`) reads what is true now. There are no indexes: rows are written in key order, so a block's smallest
+and largest values find them, and one writer keeps keys unique by comparing before it writes.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from asof.errors import DataError, StoreError
+from asof.features.feature_set import NAME, FeatureSet
+from asof.records import QUALITY_LOG, QUARANTINE
+from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Changes, Registered, Selection, Table, vectors_table
+from asof.timeframes import timeframe as timeframe_micros
+
+LAYOUT = 1
+BATCH_ROWS = 500_000
+"""Rows of a table that `read` yields."""
+
+_TYPES = {
+    pa.string(): "VARCHAR",
+    pa.float64(): "DOUBLE",
+    pa.int64(): "BIGINT",
+    pa.timestamp("us", tz="UTC"): "TIMESTAMPTZ",
+    pa.list_(pa.string()): "VARCHAR[]",
+}
+_LOGS = {"quarantine": QUARANTINE, "feature_quality_log": QUALITY_LOG}
+_CREATE = """
+CREATE SCHEMA IF NOT EXISTS history;
+CREATE TABLE IF NOT EXISTS layout (version INTEGER NOT NULL, created_at TIMESTAMPTZ NOT NULL);
+CREATE TABLE IF NOT EXISTS registry (
+    version VARCHAR PRIMARY KEY, fingerprint VARCHAR NOT NULL, definition VARCHAR NOT NULL, applied_at TIMESTAMPTZ NOT NULL
+);
+"""
+
+
+def quoted(name: str) -> str:
+    """A table or column name for SQL; it has passed `NAME`, so it can hold no quote."""
+    if not NAME.fullmatch(name):
+        raise StoreError(f"{name!r} is not a name that a table can have")
+    return f'"{name}"'
+
+
+class DuckDBStore:
+    """A store in a DuckDB file, or in memory (`duckdb://`). See `asof.stores.store.Store` for the methods."""
+
+    def __init__(self, path: str | Path | None, *, memory: str | None = None, threads: int | None = None, read_only: bool = False) -> None:
+        self.url = "duckdb://" if path is None else f"duckdb:///{path}"
+        self._lock = threading.RLock()
+        self._depth = 0
+        config: dict[str, str | bool | int | float | list[str]] = {"preserve_insertion_order": False}
+        if memory:
+            config["memory_limit"] = memory
+        if threads:
+            config["threads"] = threads
+        try:
+            self._connection = duckdb.connect(":memory:" if path is None else str(path), read_only=read_only, config=config)
+        except duckdb.IOException as error:
+            raise StoreError(_cannot_open(path, str(error))) from None
+        except duckdb.Error as error:
+            raise StoreError(f"{path} cannot be opened: {error}") from None
+        self._connection.execute("SET GLOBAL TimeZone = 'UTC'")
+        try:
+            self._prepare(read_only)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _prepare(self, read_only: bool) -> None:
+        """Create the tables of a new store; refuse a store of a newer layout, or a file of another program."""
+        tables = {row[0] for row in self._rows("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main'")}
+        if "layout" in tables:
+            version = self._rows("SELECT max(version) FROM layout")[0][0]
+            if not isinstance(version, int) or version > LAYOUT:
+                raise StoreError(f"{self.url} has layout {version}; this asof knows {LAYOUT}: upgrade asof (pip install -U asof)")
+            return
+        if tables:
+            raise StoreError(f"{self.url} is a DuckDB file of another program (it has {', '.join(sorted(tables)[:3])}); choose another")
+        if read_only:
+            raise StoreError(f"{self.url} holds no store yet")
+        with self._transaction():
+            self._connection.execute(_CREATE)
+            for table in (BARS_TABLE, EVENTS_TABLE):
+                self._create(table)
+            for name, schema in _LOGS.items():
+                self._connection.execute(f"CREATE TABLE {quoted(name)} ({_columns(schema)})")
+            self._connection.execute("INSERT INTO layout VALUES (?, ?)", [LAYOUT, datetime.now(UTC)])
+
+    def _create(self, table: Table) -> None:
+        columns = f"{_columns(table.schema)}, known_from TIMESTAMPTZ NOT NULL"
+        self._connection.execute(f"CREATE TABLE IF NOT EXISTS main.{quoted(table.name)} ({columns})")
+        self._connection.execute(f"CREATE TABLE IF NOT EXISTS history.{quoted(table.name)} ({columns}, known_to TIMESTAMPTZ NOT NULL)")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """One transaction; inner ones join the outer."""
+        with self._lock:
+            outer = self._depth == 0
+            if outer:
+                self._connection.execute("BEGIN")
+            self._depth += 1
+            try:
+                yield self._connection
+                if outer:
+                    self._connection.execute("COMMIT")
+            except BaseException as error:
+                if outer:
+                    self._roll_back()
+                if isinstance(error, duckdb.Error):
+                    raise StoreError(_cannot_write(self.url, str(error))) from error
+                raise
+            finally:
+                self._depth -= 1
+
+    def _roll_back(self) -> None:
+        try:
+            self._connection.execute("ROLLBACK")
+        except duckdb.Error:
+            return  # the failure itself has ended the transaction
+
+    def _rows(self, sql: str, parameters: list[object] | None = None) -> list[tuple[object, ...]]:
+        return self._connection.execute(sql, parameters or []).fetchall()
+
+    def upsert(self, table: Table, rows: pa.Table | Iterable[pa.Table], known_at: datetime) -> Changes:
+        """See `Store.upsert`."""
+        with self._transaction() as connection:
+            if isinstance(rows, pa.Table):
+                connection.register("staged", rows)
+                try:
+                    return self._merge(table, known_at)
+                finally:
+                    connection.unregister("staged")
+            self._stage(table, rows)
+            try:
+                refused = self._settle_repeats(table)
+                changes = self._merge(table, known_at)
+            finally:
+                if self._depth == 1:
+                    _drop(connection, "staged")
+            repeats = refused.num_rows
+            return Changes(changes.inserted, changes.corrected, changes.unchanged, refused if repeats else None)
+
+    def _stage(self, table: Table, rows: Iterable[pa.Table]) -> None:
+        connection = self._connection
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE staged ({_columns(table.schema)}, row BIGINT)")
+        for batch in rows:
+            connection.register("batch", batch)
+            connection.execute("INSERT INTO staged SELECT * FROM batch")
+            connection.unregister("batch")
+
+    def _settle_repeats(self, table: Table) -> pa.Table:
+        """Keep one row of each key: repeats that agree are dropped; those that disagree are all taken out and returned.
+
+        For events, disagreeing means two scores of one enrichment; the newest enrichment's scores stand, at the first one's place.
+        """
+        key = _list(table.key)
+        same = f"{key}, scored_at_utc" if table is EVENTS_TABLE else key
+        compared = _list(c for c in table.compared if c != "scored_at_utc")
+        connection = self._connection
+        repeated = connection.execute(f"SELECT count(*) FROM (SELECT 1 FROM staged GROUP BY {key} HAVING count(*) > 1)").fetchone()
+        assert repeated is not None
+        if not repeated[0]:
+            return pa.table({"row": pa.array([], pa.int64())})
+        clash = f"SELECT {same} FROM staged GROUP BY {same} HAVING count(DISTINCT ({compared})) > 1"
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE clash AS SELECT s.* FROM staged s SEMI JOIN ({clash}) USING ({same})")
+        refused = connection.sql(f"SELECT * FROM clash ORDER BY row").to_arrow_table()
+        connection.execute("DELETE FROM staged WHERE row IN (SELECT row FROM clash)")
+        pick = "scored_at_utc DESC, row" if table is EVENTS_TABLE else "row"
+        place = "min(enriched_at_utc) OVER (PARTITION BY instrument_id, event_id)" if table is EVENTS_TABLE else None
+        columns = [f"{place} AS enriched_at_utc" if place and c == "enriched_at_utc" else quoted(c) for c in table.schema.names]
+        connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE staged AS SELECT {', '.join(columns)}, row FROM staged"
+            f" QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {pick}) = 1"
+        )
+        return refused
+
+    def _merge(self, table: Table, known_at: datetime) -> Changes:
+        """Compare the staged rows with the current ones; write what is new or changed, and keep what a change supersedes."""
+        connection, name, key = self._connection, quoted(table.name), _list(table.key)
+        time = "ts" if "ts" in table.schema.names else "enriched_at_utc"
+        bounds = connection.execute("SELECT count(*), min(instrument_id), max(instrument_id) FROM staged").fetchone()
+        assert bounds is not None
+        staged, first, last = bounds
+        order = _list(dict.fromkeys(("instrument_id", *(("timeframe",) if "timeframe" in table.key else ()), time)))
+        columns = _list(table.schema.names)
+        there = connection.execute(f"SELECT 1 FROM main.{name} WHERE instrument_id BETWEEN ? AND ? LIMIT 1", [first, last]).fetchone()
+        if not there:
+            sorting = f" ORDER BY {order}" if table is not None and staged and table.name in ("bars", "events") else ""
+            connection.execute(f"INSERT INTO main.{name} SELECT {columns}, ? FROM staged{sorting}", [known_at])
+            return Changes(inserted=staged)
+        source = "staged"
+        if table is EVENTS_TABLE:
+            connection.execute(f"CREATE OR REPLACE TEMP VIEW placed AS {_place_events()}")
+            source = "placed"
+        differs = " OR ".join(f"s.{quoted(c)} IS DISTINCT FROM m.{quoted(c)}" for c in table.compared)
+        match = " AND ".join(f"s.{quoted(c)} = m.{quoted(c)}" for c in table.key)
+        connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE fresh AS SELECT {_list(table.schema.names, 's')},"
+            f" CASE WHEN m.known_from IS NULL THEN ? ELSE greatest(?, m.known_from + INTERVAL 1 MICROSECOND) END AS known_from,"
+            f" m.known_from IS NOT NULL AS corrects"
+            f" FROM {source} s LEFT JOIN (SELECT * FROM main.{name} WHERE instrument_id BETWEEN ? AND ?) m ON {match}"
+            f" WHERE m.known_from IS NULL OR {differs}",
+            [known_at, known_at, first, last],
+        )
+        counts = connection.execute("SELECT count(*) FILTER (NOT corrects), count(*) FILTER (corrects) FROM fresh").fetchone()
+        assert counts is not None
+        inserted, corrected = counts
+        if corrected:
+            same = " AND ".join(f"f.{quoted(c)} = m.{quoted(c)}" for c in table.key)
+            connection.execute(
+                f"INSERT INTO history.{name} SELECT {_list(table.schema.names, 'm')}, m.known_from, f.known_from"
+                f" FROM main.{name} m JOIN fresh f ON {same} WHERE f.corrects"
+            )
+            connection.execute(f"DELETE FROM main.{name} m USING fresh f WHERE f.corrects AND {same}")
+        if inserted or corrected:
+            connection.execute(f"INSERT INTO main.{name} SELECT {columns}, known_from FROM fresh ORDER BY {order}")
+        _drop(connection, "fresh")
+        return Changes(inserted, corrected, staged - inserted - corrected)
+
+    def read(self, table: Table, selection: Selection, columns: tuple[str, ...] | None = None) -> Iterator[pa.Table]:
+        """See `Store.read`."""
+        time = "ts" if "ts" in table.schema.names else "enriched_at_utc"
+        tie = "" if "ts" in table.schema.names else ", event_id"
+        where, parameters = _where(table, selection, time)
+        names = _list(columns or table.schema.names)
+        source, known = _revisions(table, selection)
+        cursor = self._connection.cursor()
+        try:
+            relation = cursor.sql(f"SELECT {names} FROM {source} WHERE {where} ORDER BY instrument_id, {time}{tie}", params=[*known, *parameters])
+            for batch in relation.to_arrow_reader(BATCH_ROWS):
+                yield _typed(pa.Table.from_batches([batch]), table)
+        except duckdb.CatalogException:
+            raise StoreError(f"{self.url} has no table of {table.name}: run asof apply") from None
+        finally:
+            cursor.close()
+
+    def as_of(self, table: Table, entities: pa.Table, timeframe: str, columns: tuple[str, ...]) -> pa.Table:
+        """See `Store.as_of`."""
+        name = quoted(table.name)
+        step = timeframe_micros(timeframe)
+        picked = _list(columns, "v")
+        with self._lock:
+            connection = self._connection
+            connection.register("entities", entities)
+            try:
+                late = connection.execute(
+                    f"SELECT 1 FROM main.{name} WHERE timeframe = ? AND epoch_us(available_at) - epoch_us(ts) <> ? LIMIT 1", [timeframe, step]
+                ).fetchone()
+                vectors = f"SELECT * FROM main.{name} WHERE timeframe = $timeframe"
+                if late:
+                    # a vector is worth finding only if no newer one was available before it, or with it
+                    vectors += (
+                        " QUALIFY ts > coalesce(max(ts) OVER (PARTITION BY instrument_id ORDER BY available_at, ts"
+                        " ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), '-infinity'::TIMESTAMPTZ)"
+                        " AND available_at IS DISTINCT FROM lead(available_at) OVER (PARTITION BY instrument_id ORDER BY available_at, ts)"
+                    )
+                found = connection.sql(
+                    f"SELECT {picked} FROM entities e ASOF LEFT JOIN ({vectors}) v"
+                    " ON e.instrument_id = v.instrument_id AND e.event_timestamp >= v.available_at ORDER BY e.row",
+                    params={"timeframe": timeframe},
+                ).to_arrow_table()
+                return _typed(found, table)
+            finally:
+                connection.unregister("entities")
+
+    def latest(self, table: Table, selection: Selection) -> pa.Table:
+        """See `Store.latest`."""
+        where, parameters = _where(table, Selection(selection.timeframe, selection.instruments), "ts")
+        if selection.end:
+            where += " AND available_at <= ?"
+            parameters.append(selection.end)
+        name = f"main.{quoted(table.name)}"
+        newest = f"SELECT instrument_id, timeframe, max(ts) AS ts FROM {name} WHERE {where} GROUP BY ALL"
+        with self._lock:
+            found = self._connection.sql(
+                f"SELECT {_list(table.schema.names, 'v')} FROM {name} v SEMI JOIN ({newest}) USING (instrument_id, timeframe, ts)"
+                " ORDER BY instrument_id",
+                params=parameters,
+            ).to_arrow_table()
+        return _typed(found, table)
+
+    def spans(self, timeframe: str | None = None) -> pa.Table:
+        """See `Store.spans`."""
+        with self._lock:
+            return self._connection.sql(
+                "SELECT instrument_id, timeframe, count(*) AS bars, min(ts) AS first, max(ts) AS last FROM bars"
+                " WHERE $1 IS NULL OR timeframe = $1 GROUP BY ALL ORDER BY ALL",
+                params=[timeframe],
+            ).to_arrow_table()
+
+    def cuts(self, timeframe: str, instrument: str, every: int, lookback: int) -> list[tuple[datetime, datetime]]:
+        """See `Store.cuts`."""
+        with self._lock:
+            found = self._connection.sql(
+                "SELECT ts, early FROM (SELECT ts, row_number() OVER (ORDER BY ts) - 1 AS n, coalesce(lag(ts, $4) OVER (ORDER BY ts),"
+                " min(ts) OVER ()) AS early FROM bars WHERE timeframe = $1 AND instrument_id = $2) WHERE n % $3 = 0 ORDER BY ts",
+                params=[timeframe, instrument, every, lookback - 1],
+            ).to_arrow_table()
+        return [(row["ts"], row["early"]) for row in found.to_pylist()]
+
+    def register(self, feature_set: FeatureSet, applied_at: datetime) -> None:
+        """See `Store.register`."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO registry VALUES (?, ?, ?, ?)",
+                [feature_set.version, feature_set.fingerprint, feature_set.text, applied_at],
+            )
+            self._create(vectors_table(feature_set))
+
+    def registered(self) -> dict[str, Registered]:
+        """See `Store.registered`."""
+        with self._lock:
+            found = self._connection.sql("SELECT version, fingerprint, definition, applied_at FROM registry ORDER BY applied_at, version").to_arrow_table()
+        return {r["version"]: Registered(r["version"], r["fingerprint"], r["definition"], r["applied_at"]) for r in found.to_pylist()}
+
+    def append(self, log: str, rows: pa.Table) -> int:
+        """See `Store.append`."""
+        names = [n for n in _LOGS[log].names if n != "detected_at"]
+        same = " AND ".join(f"l.{quoted(n)} IS NOT DISTINCT FROM r.{quoted(n)}" for n in names)
+        with self._transaction() as connection:
+            connection.register("logged", rows)
+            try:
+                done = connection.execute(
+                    f"INSERT INTO {quoted(log)} SELECT {_list(_LOGS[log].names)} FROM logged r"
+                    f" WHERE NOT EXISTS (SELECT 1 FROM {quoted(log)} l WHERE {same})"
+                ).fetchone()
+            finally:
+                connection.unregister("logged")
+        return int(done[0]) if done else 0
+
+    def facts(self) -> Mapping[str, object]:
+        """See `Store.facts`."""
+        with self._lock:
+            names = [*("bars", "events"), *self.registered(), *_LOGS]
+            counts = {n: self._rows(f"SELECT count(*) FROM main.{quoted(n)}")[0][0] for n in names}
+            version = self._rows("SELECT version()")[0][0]
+            extension = "loaded" if self._rows("SELECT 1 FROM duckdb_extensions() WHERE extension_name = 'icu' AND loaded") else "missing"
+        return {"kind": "DuckDB", "version": version, "layout": LAYOUT, "icu": extension, "rows": counts}
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        self._connection.close()
+
+    def __enter__(self) -> DuckDBStore:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _columns(schema: pa.Schema) -> str:
+    return ", ".join(f"{quoted(f.name)} {_TYPES[f.type]}" for f in schema)
+
+
+def _list(names: Iterable[str], of: str | None = None) -> str:
+    return ", ".join(f"{of}.{quoted(n)}" if of else quoted(n) for n in names)
+
+
+def _typed(found: pa.Table, table: Table) -> pa.Table:
+    """A result in the types of the table's schema: DuckDB names the zone and the items of a list its own way."""
+    return found.cast(pa.schema([table.schema.field(name) for name in found.column_names]))
+
+
+def _drop(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    connection.execute(f"DROP TABLE IF EXISTS {quoted(table)}")
+
+
+def _place_events() -> str:
+    """Staged events merged with what is known of them: the earliest place, the newest scores."""
+    newer = "m.scored_at_utc IS NULL OR s.scored_at_utc >= m.scored_at_utc"
+    scores = ", ".join(f"CASE WHEN {newer} THEN s.{c} ELSE m.{c} END AS {c}" for c in ("event_time_utc", "score", "confidence", "scored_at_utc"))
+    return (
+        f"SELECT s.instrument_id, s.event_id, least(s.enriched_at_utc, m.enriched_at_utc) AS enriched_at_utc, {scores}"
+        " FROM staged s LEFT JOIN main.events m ON s.instrument_id = m.instrument_id AND s.event_id = m.event_id"
+    )
+
+
+def _where(table: Table, selection: Selection, time: str) -> tuple[str, list[object]]:
+    """The condition of a selection, and its parameters."""
+    parts, parameters = ["true"], list[object]()
+    if selection.timeframe is not None and "timeframe" in table.schema.names:
+        parts.append("timeframe = ?")
+        parameters.append(selection.timeframe)
+    if selection.instruments is not None:
+        names = sorted(selection.instruments)
+        parts.append("instrument_id BETWEEN ? AND ? AND instrument_id IN (SELECT unnest(?::VARCHAR[]))")
+        parameters += [names[0] if names else "", names[-1] if names else "", names]
+    for bound, symbol in ((selection.start, ">="), (selection.end, "<=")):
+        if bound is not None:
+            parts.append(f"{time} {symbol} ?")
+            parameters.append(bound)
+    return " AND ".join(parts), parameters
+
+
+def _revisions(table: Table, selection: Selection) -> tuple[str, list[object]]:
+    """The rows that were held to be true at `known_at`: the current ones where it is not given."""
+    name, columns = quoted(table.name), _list(table.schema.names)
+    if selection.known_at is None:
+        return f"main.{name}", []
+    current = f"SELECT {columns} FROM main.{name} WHERE known_from <= ?"
+    past = f"SELECT {columns} FROM history.{name} WHERE known_from <= ? AND known_to > ?"
+    return f"({current} UNION ALL {past})", [selection.known_at] * 3
+
+
+_HOLDER = re.compile(r"held in (.+?) \(PID (\d+)\)")
+
+
+def _cannot_open(path: object, error: str) -> str:
+    found = _HOLDER.search(error)
+    if found:
+        return (
+            f"{path} is held by process {found[2]} ({found[1]}); DuckDB lets one process at a time use a file."
+            " Wait for it to finish, or give this command a store of its own with --store"
+        )
+    if "No space left" in error:
+        return f"{path} cannot be opened: the disk is full"
+    return f"{path} cannot be opened: {error.splitlines()[0]}"
+
+
+def _cannot_write(url: str, error: str) -> str:
+    line = error.splitlines()[0]
+    if "No space left" in error or "disk" in error.lower():
+        return f"{url}: the disk is full; nothing of this step was kept. Free some space and run it again ({line})"
+    if "Out of Memory" in error:
+        return f"{url}: {line} Nothing of this step was kept; give it more with --memory, or fewer threads"
+    return f"{url}: {line}"
+
+
+__all__ = ["DataError", "DuckDBStore"]

@@ -1,0 +1,124 @@
+"""What every store does: nine methods, Arrow in and Arrow out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+import pyarrow as pa
+
+from asof.features.feature_set import FeatureSet
+from asof.records import BARS, EVENTS, vector_schema
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of records: `key` finds a row, `compared` are the columns whose change makes a new revision of it."""
+
+    name: str
+    schema: pa.Schema
+    key: tuple[str, ...]
+    compared: tuple[str, ...]
+
+
+BARS_TABLE = Table("bars", BARS, ("instrument_id", "timeframe", "ts"), ("open", "high", "low", "close", "volume", "available_at"))
+EVENTS_TABLE = Table(
+    "events", EVENTS, ("instrument_id", "event_id"), ("enriched_at_utc", "event_time_utc", "score", "confidence", "scored_at_utc")
+)
+
+
+def vectors_table(feature_set: FeatureSet) -> Table:
+    """The table of a feature set's vectors. Who computed a vector, and when, does not make it another."""
+    names = tuple(feature_set.features)
+    compared = (*names, "quality_flags", "event_count", "ohlcv_count", "available_at")
+    return Table(feature_set.version, vector_schema(names), ("instrument_id", "timeframe", "ts"), compared)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which rows to read: all of a timeframe, or of some instruments, in `[start, end]` of their time, as held at `known_at`."""
+
+    timeframe: str | None = None
+    instruments: tuple[str, ...] | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+    known_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What an upsert did. `refused` are rows that disagree with one another about one key: none of them went in."""
+
+    inserted: int = 0
+    corrected: int = 0
+    unchanged: int = 0
+    refused: pa.Table | None = field(default=None, compare=False)
+
+    def __add__(self, other: Changes) -> Changes:
+        return Changes(self.inserted + other.inserted, self.corrected + other.corrected, self.unchanged + other.unchanged)
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A feature set as the registry keeps it."""
+
+    version: str
+    fingerprint: str
+    text: str
+    applied_at: datetime
+
+
+class Store(Protocol):
+    """A place for bars, events, vectors and the registry. Every write is one transaction; a reader never sees half of one."""
+
+    url: str
+
+    def upsert(self, table: Table, rows: pa.Table | Iterable[pa.Table], known_at: datetime) -> Changes:
+        """Insert new rows, open a new revision of changed ones, leave the rest alone.
+
+        A `pa.Table` must hold each key once. A stream of tables is staged first: it may repeat keys (a trailing column `row` says
+        where each came from), and goes in whole or not at all.
+        """
+        ...
+
+    def read(self, table: Table, selection: Selection, columns: tuple[str, ...] | None = None) -> Iterator[pa.Table]:
+        """The selected rows by key, in tables of bounded size."""
+        ...
+
+    def as_of(self, table: Table, entities: pa.Table, timeframe: str, columns: tuple[str, ...]) -> pa.Table:
+        """For each entity row (`instrument_id`, `event_timestamp`), in order, the newest vector available at that time, or nulls."""
+        ...
+
+    def latest(self, table: Table, selection: Selection) -> pa.Table:
+        """The newest vector of each selected instrument, among those available at `selection.end` if that is given."""
+        ...
+
+    def spans(self, timeframe: str | None = None) -> pa.Table:
+        """For each instrument and timeframe with bars: `instrument_id, timeframe, bars, first, last`."""
+        ...
+
+    def cuts(self, timeframe: str, instrument: str, every: int, lookback: int) -> list[tuple[datetime, datetime]]:
+        """Where to cut a long history: for every `every`th bar its time, and the time `lookback - 1` bars earlier."""
+        ...
+
+    def register(self, feature_set: FeatureSet, applied_at: datetime) -> None:
+        """Add a feature set to the registry, with a table for its vectors. One that is there already is left alone."""
+        ...
+
+    def registered(self) -> dict[str, Registered]:
+        """The registry by version."""
+        ...
+
+    def append(self, log: str, rows: pa.Table) -> int:
+        """Add rows to `quarantine` or `feature_quality_log`, those that are not there yet; how many were."""
+        ...
+
+    def facts(self) -> Mapping[str, object]:
+        """What `asof doctor` shows of the store."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        ...

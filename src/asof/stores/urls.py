@@ -1,0 +1,31 @@
+"""Where store URLs are opened: one line for each kind of store."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from asof.errors import StoreError, did_you_mean
+from asof.stores.duckdb import DuckDBStore
+from asof.stores.store import Store
+
+
+def _open_duckdb(rest: str, memory: str | None, threads: int | None) -> Store:
+    path = rest.removeprefix("/")
+    if path and not Path(path).expanduser().resolve().parent.is_dir():
+        raise StoreError(f"{path}: there is no folder {Path(path).parent} to hold it; make it, or choose another with --store")
+    return DuckDBStore(Path(path).expanduser() if path else None, memory=memory, threads=threads)
+
+
+SCHEMES: dict[str, Callable[[str, str | None, int | None], Store]] = {
+    "duckdb": _open_duckdb,
+}
+"""What opens each scheme. `duckdb:///name` is a file in this folder, `duckdb:////name` an absolute path, `duckdb://` is in memory."""
+
+
+def open_store(url: str, *, memory: str | None = None, threads: int | None = None) -> Store:
+    """The store of a URL; a plain path is a DuckDB file. Raises `StoreError` where it cannot be opened."""
+    scheme, found, rest = url.partition("://")
+    if not found:
+        scheme, rest = "duckdb", "/" + url
+    if scheme not in SCHEMES:
+        raise StoreError(f"store {url!r} is of an unknown kind {scheme!r}; known: {', '.join(SCHEMES)}{did_you_mean(scheme, list(SCHEMES))}")
+    return SCHEMES[scheme](rest, memory, threads)
