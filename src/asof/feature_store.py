@@ -111,12 +111,12 @@ class FeatureStore:
         self, feature_set: Sets, timeframe: str, *, instruments: Iterable[str] | None = None, start: Time = None, end: Time = None
     ) -> Frame:
         """Stored vectors by instrument and time; `[start, end]` are bar opens, both included."""
-        chosen, selection = self._selected(feature_set, timeframe, instruments, start, end)
+        chosen, selection = self.select(feature_set, timeframe, instruments, start, end)
         return Frame(reading.tabular(chosen, reading.history(self.store, chosen, selection)))
 
     def latest(self, feature_set: Sets, timeframe: str, *, instruments: Iterable[str] | None = None, at: Time = None) -> Frame:
         """The newest stored vector of each instrument, among those available at `at` if given."""
-        chosen, selection = self._selected(feature_set, timeframe, instruments, None, at)
+        chosen, selection = self.select(feature_set, timeframe, instruments, None, at)
         return Frame(reading.tabular(chosen, reading.latest(self.store, chosen, selection)))
 
     def get_online_features(self, feature_set: Sets, instruments: Iterable[str], timeframe: str) -> Frame:
@@ -142,9 +142,10 @@ class FeatureStore:
         check_timeframe(timeframe)
         return Frame(reading.join(self.store, chosen, timeframe, entity_df, names, age, timezone))
 
-    def _selected(
-        self, feature_set: Sets, timeframe: str, instruments: Iterable[str] | None, start: Time, end: Time
+    def select(
+        self, feature_set: Sets, timeframe: str, instruments: Iterable[str] | None = None, start: Time = None, end: Time = None
     ) -> tuple[FeatureSet, Selection]:
+        """A registered feature set, and which of its vectors to read. Raises where a name or time is not usable."""
         check_timeframe(timeframe)
         names = None if instruments is None else tuple(instruments)
         return self._registered(feature_set), Selection(timeframe, names, _time(start, "start"), _time(end, "end"))

@@ -7,6 +7,7 @@ reordering and no fused multiply-add), without the GIL, cached on disk so that a
 
 import hashlib
 import math
+import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from numba.extending import register_jitable
 from asof.operators import Operator, Shape
 
 Loop = Callable[..., None]
+_lock = threading.Lock()
 
 
 def settle(result, first, second, third):
@@ -225,32 +227,38 @@ def _versioned(kernel: Callable[..., object]) -> Callable[..., object]:
 
     Numba's cache watches the driver's file and tells kernels apart by their names: an edited kernel would run as it was before.
     """
-    digest = hashlib.sha256(b"".join(sorted(_sources(kernel, set())))).hexdigest()
+    digest = hashlib.sha256(b"".join(sorted({_source(f) for f in _called(kernel)}))).hexdigest()
     assert isinstance(kernel, FunctionType)
     copy = FunctionType(kernel.__code__, kernel.__globals__, f"{kernel.__name__}_{digest[:16]}", kernel.__defaults__, kernel.__closure__)
     copy.__qualname__ = copy.__name__
     copy.__doc__ = kernel.__doc__
-    kernel.__globals__[copy.__name__] = copy
-    return copy
+    named: Callable[..., object] = kernel.__globals__.setdefault(copy.__name__, copy)
+    return named
 
 
-def _sources(function: object, seen: set[object]) -> set[bytes]:
-    """The files of a function and of the plain functions that it calls; a function's code where there is no file."""
+def _source(function: FunctionType) -> bytes:
+    """The file that a function is in; its code where there is no file."""
+    path = Path(function.__code__.co_filename)
+    return path.read_bytes() if path.is_file() else function.__code__.co_code + repr(function.__code__.co_consts).encode()
+
+
+def _called(function: object, seen: tuple[FunctionType, ...] = ()) -> tuple[FunctionType, ...]:
+    """A plain function and the plain functions of its module that it calls, and that those call."""
     if not isinstance(function, FunctionType) or function in seen:
-        return set()
-    seen.add(function)
-    code = function.__code__
-    path = Path(code.co_filename)
-    found = {path.read_bytes() if path.is_file() else code.co_code + repr(code.co_consts).encode()}
-    return found.union(*(_sources(function.__globals__.get(name), seen) for name in code.co_names))
+        return seen
+    seen = (*seen, function)
+    for name in function.__code__.co_names:
+        seen = _called(function.__globals__.get(name), seen)
+    return seen
+
+
+def _register(function: Callable[..., object]) -> None:
+    """Tell Numba that a plain function, and the plain functions that it calls, may be compiled into others."""
+    with _lock:
+        for called in _called(function):
+            _register_one(called)
 
 
 @cache
-def _register(function: Callable[..., object]) -> None:
-    """Tell Numba that a plain function, and the plain functions of its module that it calls, may be compiled into others."""
-    assert isinstance(function, FunctionType)
-    for name in function.__code__.co_names:
-        called = function.__globals__.get(name)
-        if isinstance(called, FunctionType):
-            _register(called)
+def _register_one(function: FunctionType) -> None:
     register_jitable(error_model="numpy")(function)

@@ -59,40 +59,46 @@ def records(feature_set: FeatureSet, vectors: pa.Table) -> Iterator[dict[str, ob
             }
 
 
-def write_jsonl(feature_set: FeatureSet, vectors: pa.Table, tabular: pa.Table, out: BinaryIO) -> None:
+def write_jsonl(feature_set: FeatureSet, vectors: pa.Table, out: BinaryIO) -> None:
     """One `features.v1` record a line."""
     for record in records(feature_set, vectors):
         out.write(json.dumps(record, allow_nan=False, separators=(",", ":")).encode() + b"\n")
 
 
-def write_csv(feature_set: FeatureSet, vectors: pa.Table, tabular: pa.Table, out: BinaryIO) -> None:
+def write_csv(table: pa.Table, out: BinaryIO) -> None:
     """Comma-separated with a header; missing is empty, times are RFC 3339, flags are joined by `|`, numbers read back exactly."""
     columns = []
-    for name, column in zip(tabular.column_names, tabular.columns, strict=True):
-        if name == "quality_flags":
+    for column in table.columns:
+        if pa.types.is_list(column.type):
             column = pc.binary_join(column, "|")
-        elif pa.types.is_timestamp(column.type):
-            column = pc.strftime(column, "%Y-%m-%dT%H:%M:%SZ")
+        elif pa.types.is_timestamp(column.type) and column.type.tz:
+            whole = pc.all(pc.equal(column, pc.floor_temporal(column, unit="second"))).as_py() is not False
+            column = pc.strftime(column.cast(pa.timestamp("s" if whole else "us", tz="UTC")), "%Y-%m-%dT%H:%M:%SZ")
         columns.append(column)
-    flat = pa.table(columns, names=tabular.column_names)
-    pa.csv.write_csv(flat, out, pa.csv.WriteOptions(quoting_style="needed"))
+    pa.csv.write_csv(pa.table(columns, names=table.column_names), out, pa.csv.WriteOptions(quoting_style="needed"))
 
 
-def write_parquet(feature_set: FeatureSet, vectors: pa.Table, tabular: pa.Table, out: BinaryIO) -> None:
+def write_parquet(table: pa.Table, out: BinaryIO) -> None:
     """Parquet, compressed with zstd."""
-    pa.parquet.write_table(tabular, out, compression="zstd")
+    pa.parquet.write_table(table, out, compression="zstd")
 
 
-def write_arrow(feature_set: FeatureSet, vectors: pa.Table, tabular: pa.Table, out: BinaryIO) -> None:
+def write_arrow(table: pa.Table, out: BinaryIO) -> None:
     """An Arrow IPC stream."""
-    with pa.ipc.new_stream(out, tabular.schema) as writer:
-        writer.write_table(tabular)
+    with pa.ipc.new_stream(out, table.schema) as writer:
+        writer.write_table(table)
 
 
-FORMATS: dict[str, Callable[[FeatureSet, pa.Table, pa.Table, BinaryIO], None]] = {
-    "csv": write_csv,
-    "jsonl": write_jsonl,
-    "parquet": write_parquet,
-    "arrow": write_arrow,
-}
-"""What writes each format."""
+TABLES: dict[str, Callable[[pa.Table, BinaryIO], None]] = {"csv": write_csv, "parquet": write_parquet, "arrow": write_arrow}
+"""What writes each tabular format."""
+
+FORMATS = ("csv", "jsonl", "parquet", "arrow")
+"""What vectors can be written as."""
+
+
+def write(form: str, feature_set: FeatureSet, vectors: pa.Table, tabular: pa.Table, out: BinaryIO) -> None:
+    """Vectors in one of `FORMATS`: JSON lines from the stored vectors, the others from the tabular ones."""
+    if form == "jsonl":
+        write_jsonl(feature_set, vectors, out)
+    else:
+        TABLES[form](tabular, out)

@@ -1,0 +1,96 @@
+# What one does with this checkout; `make` alone lists it. Needs nothing but make and sh: `make setup` finds Python.
+
+.DEFAULT_GOAL := help
+.ONESHELL:
+.SHELLFLAGS := -eu -c
+SHELL := /bin/sh
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup-done
+PYTHON ?=# The Python to build on; without it the first of PYTHONS that runs and is 3.11 or newer.
+PYTHONS := python3.11 python3.12 python3.13 python3.14 python3
+UV ?= uv
+
+# Where there is no home (some containers), tools keep their caches beside the environment.
+ifeq ($(strip $(HOME)),)
+export HOME := $(CURDIR)/$(VENV)
+endif
+
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+
+.PHONY: help setup demo check test lint types docs bench lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | while IFS='	' read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
+
+setup: $(STAMP) ## make .venv with what requirements.lock names; the second time takes no time
+
+$(STAMP): requirements.lock pyproject.toml
+	@new_enough() { "$$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
+	can_make_venv() { "$$1" -c 'import venv, ensurepip' >/dev/null 2>&1; }
+	find_python() {
+	    for candidate in $(or $(PYTHON),$(PYTHONS)); do
+	        if new_enough "$$candidate" && { [ "$$1" = any ] || can_make_venv "$$candidate"; }; then echo "$$candidate"; return; fi
+	    done
+	}
+	python=$$(find_python venv)
+	if [ -z "$$python" ]; then
+	    found=$$(find_python any)
+	    missing=$${found:+"$$found has no venv and ensurepip"}
+	    missing=$${missing:-"there is no Python 3.11 or newer among: $(or $(PYTHON),$(PYTHONS))"}
+	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+	        echo "$$missing: installing python3-venv"
+	        apt-get update -q
+	        DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends python3 python3-venv
+	        python=$$(find_python venv)
+	    fi
+	    if [ -z "$$python" ]; then
+	        echo "make setup: $$missing." >&2
+	        echo "On Debian 12, Ubuntu 24.04 or newer: sudo apt-get install -y python3 python3-venv" >&2
+	        echo "Elsewhere: install Python 3.11 or newer and say where it is: make setup PYTHON=/path/to/python3" >&2
+	        exit 1
+	    fi
+	fi
+	echo "making $(VENV) with $$("$$python" -V)"
+	rm -rf $(BIN) $(VENV)/lib
+	"$$python" -m venv $(VENV)
+	pip="$(BIN)/python -m pip --disable-pip-version-check --no-input"
+	$$pip install -q --require-hashes -r requirements.lock
+	$$pip install -q --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: $(STAMP) ## show asof at work on made-up data
+	@$(BIN)/asof demo
+
+check: $(STAMP) ## what to run before a commit: format, lint, types and the fast tests
+	@$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(PYTEST) -q -m "not slow"
+
+test: $(STAMP) ## every test, and the examples in the docstrings
+	@$(PYTEST) --doctest-modules src/asof tests
+
+lint: $(STAMP) ## ruff: rules and format
+	@$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP) ## mypy, strict
+	@$(BIN)/mypy
+
+docs: $(STAMP) ## build the documentation into site/; a warning fails it
+	@$(BIN)/python -m mkdocs build --strict --quiet
+
+bench: $(STAMP) ## the benchmarks, beside their peers
+	@$(BIN)/python benchmarks/run.py
+
+lock: ## resolve requirements.lock anew (needs uv); LOCK="--upgrade" takes newer versions
+	@command -v $(UV) >/dev/null || { echo "make lock: there is no $(UV); pip install uv, or say where it is: make lock UV=/path/to/uv" >&2; exit 1; }
+	$(UV) pip compile pyproject.toml --all-extras --group test --group lint --group docs --group bench --group build \
+	    --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-header --no-emit-index-url --quiet \
+	    $(LOCK) --output-file requirements.lock >/dev/null
+
+clean: ## remove the environment and everything that is built
+	@rm -rf $(VENV) site dist build .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -type d -name __pycache__ -prune -exec rm -rf {} +

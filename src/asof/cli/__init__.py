@@ -1,0 +1,8 @@
+"""The command `asof`: a file for each command, listed in `asof.cli.app`."""
+
+
+def main() -> None:
+    """Run the command line."""
+    from asof.cli.app import run  # Typer and Rich load only when the command runs
+
+    run()

@@ -1,0 +1,74 @@
+"""The table of commands, and the outermost edge: where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import typer
+
+from asof import __version__
+from asof.cli import apply, backfill, demo, doctor, get, ingest, init, join, plan
+from asof.cli.console import err
+from asof.errors import AsofError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="asof",
+    help="The feature store for markets: define a feature once; backfill it, read it back as of any moment.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+COMMANDS = {
+    "init": init.init,
+    "plan": plan.plan,
+    "apply": apply.apply,
+    "backfill": backfill.backfill,
+    "get": get.get,
+    "join": join.join,
+    "doctor": doctor.doctor,
+    "demo": demo.demo,
+}
+"""Every command, beside the group `ingest`."""
+
+for _name, _command in COMMANDS.items():
+    app.command(_name)(_command)
+app.add_typer(ingest.app, name="ingest")
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"asof {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version and leave."),
+) -> None:
+    """The options of the command itself."""
+
+
+def run() -> None:
+    """Run the command line; every error ends as one message on standard error and a stable exit code."""
+    try:
+        app()
+    except AsofError as error:
+        if "--json" in sys.argv:
+            sys.stdout.write(json.dumps({"error": str(error), "kind": type(error).__name__}) + "\n")
+        err.print(f"[bold red]error:[/] {_plain(str(error))}", soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        err.print("stopped; what was not yet committed is undone. Run the same command again to finish.")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")

@@ -1,0 +1,66 @@
+"""What every command shares: its output (for people or, with `--json`, for scripts), its options, its progress bar."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import pyarrow as pa
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+StoreOption = Annotated[
+    str | None, typer.Option("--store", help="Store to use: duckdb:///path or a plain path.", envvar="ASOF_STORE", show_envvar=True)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")]
+TimeframeOption = Annotated[str, typer.Option("--timeframe", "-t", help="Timeframe of the bars: <n>m, <n>h or <n>d.")]
+InstrumentOption = Annotated[list[str] | None, typer.Option("--instrument", "-i", help="Only this instrument; may be given again.")]
+FromOption = Annotated[str | None, typer.Option("--from", help="First bar: a date, or a time with its zone.")]
+ToOption = Annotated[str | None, typer.Option("--to", help="Last bar, included: a date, or a time with its zone.")]
+
+
+def emit(value: dict[str, object]) -> None:
+    """One JSON object on standard output."""
+    sys.stdout.write(json.dumps(value, default=str) + "\n")
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed or 0:,.0f} rows/s")
+
+
+@contextmanager
+def progress(title: str, quiet: bool) -> Iterator[tuple[Progress, int]]:
+    """A progress bar on standard error with rate and time left; none where nobody looks."""
+    columns = (SpinnerColumn(), TextColumn(title), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
+        yield bar, bar.add_task(title, total=None)
+
+
+def show_table(rows: pa.Table, title: str | None = None) -> None:
+    """Rows as a table to look at; numbers to the right, missing values as `-`."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="bold", pad_edge=False)
+    for field in rows.schema:
+        table.add_column(field.name, justify="right" if pa.types.is_floating(field.type) else "left", overflow="fold")
+    for row in rows.to_pylist():
+        table.add_row(*map(_cell, row.values()))
+    out.print(table)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "[dim]-[/]"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "[dim]-[/]"
+    return f"{value:%Y-%m-%d %H:%M}" if hasattr(value, "strftime") else str(value)

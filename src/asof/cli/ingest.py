@@ -1,0 +1,112 @@
+"""`asof ingest bars` and `asof ingest events`: files into the store."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from asof.cli.console import JsonOption, StoreOption, emit, err, out, progress
+from asof.errors import DataError, did_you_mean
+from asof.feature_store import connect
+from asof.jobs.ingest import Ingestion, IngestReport
+from asof.records import BARS
+from asof.sources.columns import ColumnMapping
+from asof.sources.files import rows_of
+
+app = typer.Typer(no_args_is_help=True, help="Read bars or events from Parquet, CSV, JSON lines or Arrow files into the store.")
+
+Files = Annotated[list[Path], typer.Argument(help="The files.")]
+Columns = Annotated[list[str] | None, typer.Option("--column", "-c", help="OURS=THEIRS, such as ts=ts_open_utc; may be given again.")]
+Timezone = Annotated[str | None, typer.Option(help="Zone of times that name none, such as UTC or America/New_York.")]
+Unit = Annotated[str | None, typer.Option(help="Unit of times that are whole numbers: s, ms, us or ns.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first row that must be refused; its file stays out.")]
+
+EVENT_COLUMNS = ("event_id", "enriched_at_utc", "event_time_utc", "tickers", "instrument_id", "score", "confidence")
+
+
+@app.command("bars")
+def bars(
+    files: Files,
+    timeframe: Annotated[str | None, typer.Option("--timeframe", "-t", help="Timeframe of the bars, if no column says it.")] = None,
+    column: Columns = None,
+    source: Annotated[str | None, typer.Option(help="Name of the source, kept beside each bar.")] = None,
+    timezone: Timezone = None,
+    unit: Unit = None,
+    strict: Strict = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ingest bars: instrument_id, ts (the open), close, and open, high, low, volume, available_at, timeframe where there are such."""
+    mapping = ColumnMapping(_columns(column, tuple(BARS.names)), timezone, unit)
+    with connect(store) as opened:
+        _run(Ingestion(opened.store, "bars", datetime.now(UTC), mapping, timeframe, source, strict), files, as_json)
+
+
+@app.command("events")
+def events(
+    files: Files,
+    column: Columns = None,
+    timezone: Timezone = None,
+    unit: Unit = None,
+    strict: Strict = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ingest scored events: event_id, enriched_at_utc, tickers, and the sentiment's score and confidence, nested or flat."""
+    mapping = ColumnMapping(_columns(column, EVENT_COLUMNS), timezone, unit)
+    with connect(store) as opened:
+        _run(Ingestion(opened.store, "events", datetime.now(UTC), mapping, strict=strict), files, as_json)
+
+
+def _columns(given: list[str] | None, known: tuple[str, ...]) -> dict[str, str]:
+    mapped = {}
+    for text in given or ():
+        ours, found, theirs = text.partition("=")
+        if not found or not theirs:
+            raise DataError(f"--column {text!r} is not OURS=THEIRS, such as ts=ts_open_utc")
+        if ours not in known:
+            raise DataError(f"--column {text!r}: {ours!r} is none of {', '.join(known)}{did_you_mean(ours, known)}")
+        mapped[ours] = theirs
+    return mapped
+
+
+def _run(ingestion: Ingestion, files: list[Path], as_json: bool) -> None:
+    totals = [rows_of(path) if path.exists() and path.is_file() else None for path in files]
+    with progress(f"ingest {ingestion.kind}", as_json) as (bar, task):
+        if None not in totals:
+            bar.update(task, total=sum(filter(None, totals)))
+        report = ingestion.run(files, lambda rows: bar.advance(task, rows))
+    if as_json:
+        emit(_summary(report))
+    else:
+        _show(report, ingestion.kind)
+
+
+def _summary(report: IngestReport) -> dict[str, object]:
+    return {
+        "accepted": report.accepted,
+        "unchanged": report.unchanged,
+        "corrected": report.corrected,
+        "refused": report.refused,
+        "missing_prices": report.missing_prices,
+        "reasons": dict(report.reasons),
+    }
+
+
+def _show(report: IngestReport, kind: str) -> None:
+    out.print(
+        f"{kind}: [green]{report.accepted:,} accepted[/], {report.unchanged:,} unchanged, {report.corrected:,} corrected,"
+        f" {'[red]' if report.refused else '[dim]'}{report.refused:,} refused[/]"
+    )
+    if report.missing_prices:
+        out.print(f"{report.missing_prices:,} bars have a missing price (null, NaN, zero or below); they are kept as such")
+    if report.refused:
+        table = Table("reason", "rows", "first", box=None, header_style="bold")
+        for reason, count in report.reasons.most_common():
+            table.add_row(reason, f"{count:,}", report.examples[reason])
+        err.print(table)
+        err.print("Refused rows are in the table `quarantine`, each with its reason.")

@@ -1,0 +1,48 @@
+"""`asof join`: a training set, each row with the features that could be known at its time."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import pyarrow as pa
+import typer
+
+from asof.cli.console import JsonOption, StoreOption, TimeframeOption, emit, out
+from asof.feature_store import connect
+from asof.jobs import reading
+from asof.jobs.files import replacing
+from asof.jobs.formats import TABLES
+from asof.errors import DataError
+from asof.sources.files import read_file
+from asof.timeframes import duration
+
+
+def join(
+    feature_set: Annotated[str, typer.Argument(help="Version of the feature set, such as fs_v1.")],
+    entities: Annotated[Path, typer.Argument(help="File of rows with instrument_id and event_timestamp; other columns are kept.")],
+    timeframe: TimeframeOption,
+    file: Annotated[Path, typer.Option("--out", "-o", help="File to write: .parquet, .csv or .arrow.")],
+    feature: Annotated[list[str] | None, typer.Option("--feature", "-f", help="Only this feature; may be given again.")] = None,
+    max_age: Annotated[str | None, typer.Option(help="Oldest vector to use, such as 2d, by event_timestamp - available_at.")] = None,
+    timezone: Annotated[str | None, typer.Option(help="Zone of event_timestamps that name none.")] = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Join features to entity rows as of each row's event_timestamp. Every row is kept, in its order."""
+    form = file.suffix.lstrip(".")
+    if form not in TABLES:
+        raise DataError(f"{file}: the name must end in one of {', '.join('.' + t for t in TABLES)}")
+    rows = pa.concat_tables([raw.table for raw in read_file(entities)], promote_options="permissive")
+    age = None if max_age is None else timedelta(microseconds=duration(max_age))
+    with connect(store) as opened:
+        definition, _ = opened.select(feature_set, timeframe)
+        joined = reading.join(opened.store, definition, timeframe, rows, tuple(feature or ()) or None, age, timezone)
+    with replacing(file) as stream:
+        TABLES[form](joined, stream)
+    found = len(joined) - joined["ts"].null_count
+    if as_json:
+        emit({"rows": len(joined), "found": found, "out": str(file)})
+    else:
+        out.print(f"{len(joined):,} rows in {file}, {found:,} of them with a vector")
