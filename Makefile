@@ -18,6 +18,7 @@ export HOME := $(CURDIR)/$(VENV)
 endif
 
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+FAST := -q -m "not slow" --ignore=tests/laws# The laws run over every operator and take a minute or more.
 
 .PHONY: help setup demo check test lint types docs bench lock clean
 
@@ -67,7 +68,7 @@ check: $(STAMP) ## what to run before a commit: format, lint, types and the fast
 	@$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(PYTEST) -q -m "not slow"
+	$(PYTEST) $(FAST)
 
 test: $(STAMP) ## every test, and the examples in the docstrings
 	@$(PYTEST) --doctest-modules src/asof tests
@@ -80,7 +81,7 @@ types: $(STAMP) ## mypy, strict
 	@$(BIN)/mypy
 
 docs: $(STAMP) ## build the documentation into site/; a warning fails it
-	@$(BIN)/python -m mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 bench: $(STAMP) ## the benchmarks, beside their peers
 	@$(BIN)/python benchmarks/run.py

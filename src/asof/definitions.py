@@ -21,8 +21,12 @@ def defined(settings: Settings) -> dict[str, FeatureSet]:
     sets["fs_v1"] = build(f"{settings.event_window_minutes}m", settings.min_event_count)
     if settings.features:
         for feature_set in from_file(settings.features):
+            if feature_set == SHIPPED.get(feature_set.version):
+                continue  # only imported there, to build on
             if feature_set.version in sets and feature_set != sets[feature_set.version]:
-                raise DefinitionError(f"{settings.features} redefines {feature_set.version}, which ships with asof; give it a version of its own")
+                raise DefinitionError(
+                    f"{settings.features} redefines {feature_set.version}, which ships with asof; give it a version of its own"
+                )
             sets[feature_set.version] = feature_set
     return sets
 
@@ -32,7 +36,8 @@ def from_file(path: Path) -> list[FeatureSet]:
     if not path.is_file():
         raise DefinitionError(f"{path}, named as the features file, does not exist; make it, or mend `features` in asof.toml")
     spec = importlib.util.spec_from_file_location(f"asof_project_{path.stem}", path)
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     before = sys.dont_write_bytecode
     sys.dont_write_bytecode = True

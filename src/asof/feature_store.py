@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 
-
 from asof import definitions
 from asof.config import Settings, load_settings
 from asof.errors import NotFound
@@ -101,7 +100,7 @@ class FeatureStore:
             pipeline_version=self.settings.pipeline_version,
             instruments=None if instruments is None else tuple(instruments),
             start=_time(start, "start"),
-            end=_time(end, "end"),
+            end=_time(end, "end", through=True),
             threads=threads,
             memory=backfilling.memory_bytes(memory),
             progress=progress,
@@ -116,7 +115,7 @@ class FeatureStore:
 
     def latest(self, feature_set: Sets, timeframe: str, *, instruments: Iterable[str] | None = None, at: Time = None) -> Frame:
         """The newest stored vector of each instrument, among those available at `at` if given."""
-        chosen, selection = self.select(feature_set, timeframe, instruments, None, at)
+        chosen, selection = self.select(feature_set, timeframe, instruments, None, _time(at, "at"))
         return Frame(reading.tabular(chosen, reading.latest(self.store, chosen, selection)))
 
     def get_online_features(self, feature_set: Sets, instruments: Iterable[str], timeframe: str) -> Frame:
@@ -148,7 +147,7 @@ class FeatureStore:
         """A registered feature set, and which of its vectors to read. Raises where a name or time is not usable."""
         check_timeframe(timeframe)
         names = None if instruments is None else tuple(instruments)
-        return self._registered(feature_set), Selection(timeframe, names, _time(start, "start"), _time(end, "end"))
+        return self._registered(feature_set), Selection(timeframe, names, _time(start, "start"), _time(end, "end", through=True))
 
     def _registered(self, feature_set: Sets) -> FeatureSet:
         chosen = self.definition(feature_set)
@@ -176,9 +175,9 @@ def connect(url: str | None = None, *, memory: str | None = None, threads: int |
     return FeatureStore(open_store(url or settings.store, memory=memory, threads=threads), settings)
 
 
-def _time(value: Time, what: str) -> datetime | None:
+def _time(value: Time, what: str, *, through: bool = False) -> datetime | None:
     if isinstance(value, str):
-        return reading.parse_time(value, what)
+        return reading.parse_time(value, what, through=through)
     if value is not None and value.tzinfo is None:
         return reading.parse_time(value.isoformat(), what)
     return value

@@ -49,9 +49,12 @@ EVENTS = pa.schema(
 """An event as one instrument sees it. `enriched_at_utc` is its first enrichment, `scored_at_utc` the one that gave the scores."""
 
 VECTOR_KEYS = pa.schema([("instrument_id", pa.string()), ("timeframe", pa.string()), ("ts", UTC)])
+FLAGS = pa.list_(pa.dictionary(pa.int8(), pa.string()))
+"""Quality flags: few names, said often, so each is stored once."""
+
 VECTOR_REST = pa.schema(
     [
-        ("quality_flags", pa.list_(pa.string())),
+        ("quality_flags", FLAGS),
         ("event_count", pa.int64()),
         ("ohlcv_count", pa.int64()),
         ("available_at", UTC),
@@ -145,9 +148,17 @@ class _Checks:
 
     def refuse(self, bad: Bools, reason: str, detail: str, *shown: pa.ChunkedArray) -> None:
         """Refuse the rows where `bad`; `detail` is a format string for the values of `shown`."""
+        if not bad.any():
+            return
         for row in np.flatnonzero(bad & self.good):
             self.refusals.add(int(row), reason, detail.format(*(a[int(row)].as_py() for a in shown)))
         self.good &= ~bad
+
+    def finish(self, table: pa.Table, missing_prices: int = 0) -> Checked:
+        """The rows that can be used, and those that cannot."""
+        if not self.refusals.rows:
+            return Checked(table, np.arange(len(table)), self.refusals, missing_prices)
+        return Checked(table.filter(pa.array(self.good)), np.flatnonzero(self.good), self.refusals, missing_prices)
 
 
 def floats(array: pa.ChunkedArray | pa.Array) -> NDArray[np.float64]:
@@ -166,9 +177,27 @@ def micros(array: pa.ChunkedArray | pa.Array) -> NDArray[np.int64]:
     return np.asarray(flat.to_numpy(zero_copy_only=False))
 
 
+def usual_times(column: pa.ChunkedArray) -> bool:
+    """Whether every time of a column is between 1980 and 2100."""
+    if column.null_count == len(column):
+        return True
+    ends = pc.min_max(column.cast(UTC).cast(pa.int64()))
+    return bool(ends["min"].as_py() >= SANE_TIME and ends["max"].as_py() < LAST_TIME)
+
+
+def _empty(column: pa.ChunkedArray) -> Bools:
+    """Where a name is null, empty or blank. Names repeat, so the distinct ones are looked at first."""
+    blank = [v for v in column.unique().to_pylist() if v is None or not v.strip()]
+    if not blank:
+        return np.zeros(len(column), np.bool_)
+    return np.asarray(pc.is_in(column, pa.array(blank, pa.string())))
+
+
 def check_times(checks: _Checks, table: pa.Table, name: str, required: bool = True) -> None:
     """Refuse missing times, times before 1970 or after 2100, and units mistaken for one another."""
     column = table[name]
+    if usual_times(column) and not (required and column.null_count):
+        return
     null = np.asarray(column.is_null())
     if required:
         checks.refuse(null, "missing_time", f"{name} is missing")
@@ -185,49 +214,50 @@ def check_times(checks: _Checks, table: pa.Table, name: str, required: bool = Tr
 def check_bars(table: pa.Table) -> Checked:
     """Bars in the canonical schema: which rows can be used. A price that is null, NaN, zero or below becomes missing."""
     checks = _Checks(len(table))
-    checks.refuse(np.asarray(pc.equal(pc.fill_null(pc.utf8_trim_whitespace(table["instrument_id"]), ""), "")), "empty_instrument", "instrument_id is empty")
+    checks.refuse(_empty(table["instrument_id"]), "empty_instrument", "instrument_id is empty")
     check_times(checks, table, "ts")
     check_times(checks, table, "available_at", required=False)
-    prices = {name: floats(table[name]) for name in (*PRICES, "volume")}
-    for name, values in prices.items():
-        checks.refuse(np.isinf(values), "infinite_value", f"{name}={{}} is infinite", table[name])
-    checks.refuse(prices["volume"] < 0, "negative_volume", "volume={} is negative", table["volume"])
-    high, low = prices["high"], prices["low"]
-    checks.refuse((high < low) & (high > 0), "high_below_low", "high={} is below low={}", table["high"], table["low"])
+    values = {name: floats(table[name]) for name in (*PRICES, "volume") if table[name].null_count < len(table)}
+    missing = np.zeros(len(table), np.bool_)
+    for name, column in values.items():
+        clean = len(column) and column.min() > 0 and column.max() < np.inf
+        if clean:
+            continue
+        checks.refuse(np.isinf(column), "infinite_value", f"{name}={{}} is infinite", table[name])
+        absent = np.isnan(column)
+        if name == "volume":
+            checks.refuse(column < 0, "negative_volume", "volume={} is negative", table["volume"])
+        else:
+            absent = ~(column > 0)
+            missing |= absent
+        if absent.sum() > table[name].null_count:
+            table = table.set_column(table.schema.get_field_index(name), name, pa.array(column, mask=absent))
+    if "close" not in values:
+        missing[:] = True
+    if "high" in values and "low" in values:
+        high, low = values["high"], values["low"]
+        checks.refuse((high < low) & (high > 0), "high_below_low", "high={} is below low={}", table["high"], table["low"])
     known = table["available_at"]
     if known.null_count < len(table):
         early = np.asarray(pc.fill_null(pc.less(known, table["ts"]), False))
         checks.refuse(early, "known_before_open", "available_at={} is before the bar's open {}", known, table["ts"])
-    missing = np.zeros(len(table), np.bool_)
-    for name in PRICES:
-        absent = ~(prices[name] > 0)
-        missing |= absent
-        if (absent & (table[name].is_valid().to_numpy(zero_copy_only=False))).any():
-            table = table.set_column(table.schema.get_field_index(name), name, pa.array(prices[name], mask=absent))
-    volume = np.isnan(prices["volume"])
-    if volume.any():
-        table = table.set_column(table.schema.get_field_index("volume"), "volume", pa.array(prices["volume"], mask=volume))
-    rows = np.flatnonzero(checks.good)
-    return Checked(_keep(table, checks.good), rows, checks.refusals, int((missing & checks.good).sum()))
+    return checks.finish(table, int((missing & checks.good).sum()))
 
 
 def check_events(table: pa.Table) -> Checked:
     """Events in the canonical schema, one row for each instrument: which rows can be used."""
     checks = _Checks(len(table))
     for name, reason in (("event_id", "empty_event_id"), ("instrument_id", "no_tickers")):
-        empty = np.asarray(pc.equal(pc.fill_null(pc.utf8_trim_whitespace(table[name]), ""), ""))
-        checks.refuse(empty, reason, "the event names no ticker" if name == "instrument_id" else "event_id is empty")
+        checks.refuse(_empty(table[name]), reason, "the event names no ticker" if name == "instrument_id" else "event_id is empty")
     check_times(checks, table, "enriched_at_utc")
     check_times(checks, table, "event_time_utc", required=False)
     for name, low in (("score", -1.0), ("confidence", 0.0)):
         values = floats(table[name])
+        if len(values) and values.min() >= low and values.max() <= 1.0:
+            continue
         checks.refuse(np.isnan(values), f"missing_{name}", f"{name} is missing")
         checks.refuse(~((values >= low) & (values <= 1.0)), f"{name}_out_of_range", f"{name}={{}} is outside {low:g}..1", table[name])
-    return Checked(_keep(table, checks.good), np.flatnonzero(checks.good), checks.refusals)
-
-
-def _keep(table: pa.Table, good: Bools) -> pa.Table:
-    return table if good.all() else table.filter(pa.array(good))
+    return checks.finish(table)
 
 
 @dataclass(frozen=True)

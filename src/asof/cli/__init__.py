@@ -3,6 +3,6 @@
 
 def main() -> None:
     """Run the command line."""
-    from asof.cli.app import run  # Typer and Rich load only when the command runs
+    from asof.cli.app import run  # noqa: PLC0415  # Typer and Rich load only when the command runs
 
     run()

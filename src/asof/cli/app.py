@@ -7,6 +7,7 @@ import os
 import sys
 
 import typer
+from rich.markup import escape
 
 from asof import __version__
 from asof.cli import apply, backfill, demo, doctor, get, ingest, init, join, plan
@@ -56,19 +57,16 @@ def root(
 def run() -> None:
     """Run the command line; every error ends as one message on standard error and a stable exit code."""
     try:
-        app()
+        app(prog_name="asof")
     except AsofError as error:
         if "--json" in sys.argv:
             sys.stdout.write(json.dumps({"error": str(error), "kind": type(error).__name__}) + "\n")
-        err.print(f"[bold red]error:[/] {_plain(str(error))}", soft_wrap=True)
+        err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        err.print("stopped; what was not yet committed is undone. Run the same command again to finish.")
-        sys.exit(INTERRUPTED)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # Typer has turned the KeyboardInterrupt into this
+            err.print("stopped; what was not yet committed is undone. Run the same command again to finish.", soft_wrap=True)
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")

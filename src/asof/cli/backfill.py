@@ -6,6 +6,7 @@ import time
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from asof.cli.console import FromOption, InstrumentOption, JsonOption, StoreOption, TimeframeOption, ToOption, emit, err, out, progress
 from asof.feature_store import connect
@@ -25,7 +26,10 @@ def backfill(
 ) -> None:
     """Compute the vectors of stored bars and events, and store them. Killed half-way, the same command finishes it."""
     budget = memory_bytes(memory)
-    with connect(store, memory=f"{budget // 2 >> 20}MiB", threads=threads) as opened, progress(f"backfill {feature_set}", as_json) as (bar, task):
+    with (
+        connect(store, memory=f"{budget // 2 >> 20}MiB", threads=threads) as opened,
+        progress(f"backfill {feature_set}", as_json) as (bar, task),
+    ):
         began = time.perf_counter()
         report = opened.backfill(
             feature_set,
@@ -56,4 +60,4 @@ def backfill(
         f" [green]{changes.inserted:,} new[/], {changes.unchanged:,} unchanged, {changes.corrected:,} corrected"
     )
     if report.without_bars:
-        err.print(f"no {timeframe} bars of {', '.join(report.without_bars)}: no vectors; noted in feature_quality_log")
+        err.print(f"no {timeframe} bars of {escape(', '.join(report.without_bars))}: no vectors; noted in feature_quality_log")

@@ -6,14 +6,19 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Annotated
 
 import pyarrow as pa
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+WIDE = 400
+"""Columns of a table that goes to a file or a pipe."""
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -53,7 +58,7 @@ def show_table(rows: pa.Table, title: str | None = None) -> None:
         table.add_column(field.name, justify="right" if pa.types.is_floating(field.type) else "left", overflow="fold")
     for row in rows.to_pylist():
         table.add_row(*map(_cell, row.values()))
-    out.print(table)
+    out.print(table, width=None if out.is_terminal else WIDE)
 
 
 def _cell(value: object) -> str:
@@ -62,5 +67,5 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list):
-        return ", ".join(map(str, value)) or "[dim]-[/]"
-    return f"{value:%Y-%m-%d %H:%M}" if hasattr(value, "strftime") else str(value)
+        return escape(", ".join(map(str, value))) or "[dim]-[/]"
+    return f"{value:%Y-%m-%d %H:%M}" if isinstance(value, datetime) else escape(str(value))

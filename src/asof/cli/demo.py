@@ -9,11 +9,11 @@ from typing import Annotated
 import pyarrow as pa
 import pyarrow.parquet
 import typer
+from rich.markup import escape
 
 from asof.cli.console import JsonOption, emit, err, out, show_table
 from asof.cli.init import write_sample
-
-from asof.config import Settings
+from asof.config import load_settings
 from asof.feature_store import FeatureStore
 from asof.jobs import reading
 from asof.jobs.formats import records
@@ -29,7 +29,7 @@ def demo(
     """Make sample data, ingest it, backfill fs_v1, read it back as of a moment, and plot it. Safe to run again."""
     (folder / "data").mkdir(parents=True, exist_ok=True)
     write_sample(folder / "data")
-    settings = Settings(event_window_minutes=60, features=None)
+    settings = load_settings().model_copy(update={"features": None, "event_window_minutes": 60, "min_event_count": 3})
     with FeatureStore(open_store(str(folder / "demo.duckdb")), settings) as store:
         _say("sample data: five invented instruments, a year of daily bars, scored news (seeded, of no real company)", as_json)
         bars = store.ingest_bars(folder / "data/bars.parquet")
@@ -57,8 +57,8 @@ def demo(
     out.print("\n[bold]the last vector as features.v1[/]")
     out.print_json(data=next(records(definition, vectors.slice(len(vectors) - 1))))
     if picture:
-        out.print(f"\nthe picture: [bold]{picture}[/]", soft_wrap=True)
-    out.print(f"look further: asof get fs_v1 -t 1d --store {folder / 'demo.duckdb'}", soft_wrap=True)
+        out.print(f"\nthe picture: [bold]{escape(str(picture))}[/]", soft_wrap=True)
+    out.print(f"look further: asof get fs_v1 -t 1d --store {folder / 'demo.duckdb'}", markup=False, soft_wrap=True)
 
 
 def _say(text: str, quiet: bool) -> None:
@@ -71,7 +71,7 @@ def _plot(vectors: pa.Table, path: Path) -> Path | None:
     if importlib.util.find_spec("matplotlib") is None:
         err.print('no picture without matplotlib: pip install "asof[plot]"')
         return None
-    from asof.cli.picture import draw_features  # matplotlib is an extra
+    from asof.cli.picture import draw_features  # noqa: PLC0415  # matplotlib is an extra
 
     draw_features(vectors, path)
     return path

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from asof import __version__
@@ -43,7 +44,7 @@ def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
         table = Table(box=None, show_header=False, pad_edge=False)
         styles = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "bad": "[red]bad[/]"}
         for f in findings:
-            table.add_row(styles[f.state], f.what, f.detail + (f"\n[bold]mend:[/] {f.mend}" if f.mend else ""))
+            table.add_row(styles[f.state], f.what, escape(f.detail) + (f"\n[bold]mend:[/] {escape(f.mend)}" if f.mend else ""))
         out.print(table)
     if bad:
         raise typer.Exit(code=1)
@@ -103,5 +104,7 @@ def _store(url: str | None) -> list[Finding]:
     if facts["icu"] != "loaded":
         found.append(Finding("bad", "time zones", "DuckDB's icu extension is missing", "pip install --force-reinstall duckdb"))
     if rows["quarantine"]:
-        found.append(Finding("note", "quarantine", f"{rows['quarantine']:,} refused rows", "select reason, detail, source, row from quarantine"))
+        found.append(
+            Finding("note", "quarantine", f"{rows['quarantine']:,} refused rows", "select reason, detail, source, row from quarantine")
+        )
     return found

@@ -8,9 +8,10 @@ from typing import Annotated
 
 import pyarrow as pa
 import typer
+from rich.markup import escape
 
 from asof.cli.console import FromOption, InstrumentOption, JsonOption, StoreOption, TimeframeOption, ToOption, emit, err, out, show_table
-from asof.errors import AsofError, DataError, did_you_mean
+from asof.errors import did_you_mean
 from asof.feature_store import connect
 from asof.features.feature_set import FeatureSet
 from asof.jobs import reading
@@ -40,7 +41,10 @@ def get(
         vectors = read(opened.store, definition, selection)
     tabular = reading.tabular(definition, vectors)
     if not len(vectors):
-        err.print(f"no vectors of {feature_set} {timeframe} are stored for this selection; run asof backfill {feature_set} -t {timeframe}, or widen it")
+        err.print(
+            f"no vectors of {feature_set} {timeframe} are stored for this selection; run asof backfill {feature_set} -t {timeframe}, or widen it",
+            soft_wrap=True,
+        )
     if as_json and file is None:
         emit({"vectors": list(records(definition, vectors))})
     elif chosen == "table":
@@ -53,7 +57,7 @@ def get(
         if as_json:
             emit({"rows": len(vectors), "out": str(file)})
         else:
-            out.print(f"{len(vectors):,} vectors in {file}")
+            out.print(f"{len(vectors):,} vectors in {escape(str(file))}", soft_wrap=True)
 
 
 def _format(form: str | None, file: Path | None, as_json: bool) -> str:
@@ -61,11 +65,11 @@ def _format(form: str | None, file: Path | None, as_json: bool) -> str:
     if form is None:
         form = file.suffix.lstrip(".") if file else "table"
     if form not in known:
-        raise DataError(f"format {form!r} is not one of {', '.join(known)}{did_you_mean(form, known)}")
+        raise typer.BadParameter(f"{form!r} is not one of {', '.join(known)}{did_you_mean(form, known)}", param_hint="--format")
     if form in ("parquet", "arrow") and file is None and sys.stdout.isatty() and not as_json:
-        raise AsofError(f"{form} is not for a terminal: name a file with --out")
+        raise typer.BadParameter(f"{form} is not for a terminal: name a file with --out", param_hint="--format")
     if form == "table" and file is not None:
-        raise DataError("a table is for looking at: choose --format csv, jsonl, parquet or arrow for a file")
+        raise typer.BadParameter("a table is for looking at: choose csv, jsonl, parquet or arrow for a file", param_hint="--format")
     return form
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from asof.cli.console import JsonOption, StoreOption, emit, err, out, progress
@@ -107,6 +108,6 @@ def _show(report: IngestReport, kind: str) -> None:
     if report.refused:
         table = Table("reason", "rows", "first", box=None, header_style="bold")
         for reason, count in report.reasons.most_common():
-            table.add_row(reason, f"{count:,}", report.examples[reason])
+            table.add_row(reason, f"{count:,}", escape(report.examples[reason]))
         err.print(table)
         err.print("Refused rows are in the table `quarantine`, each with its reason.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -42,9 +43,14 @@ def init(
     if as_json:
         emit({"folder": str(folder), "next": list(NEXT)})
         return
-    out.print(f"Wrote [bold]{folder}[/]: {', '.join(TEMPLATES)}, and sample data in data/ (made up from a seed, of no real company).\n\nNext:")
-    for line in (*([] if folder == Path() else [f"cd {folder}"]), *NEXT):
-        out.print(f"  {line}", soft_wrap=True)
+    files_there = ", ".join(TEMPLATES)
+    out.print(
+        f"Wrote {files_there} and data/ (a sample made up from a seed, of no real company) to {folder}.\n\nNext:",
+        markup=False,
+        soft_wrap=True,
+    )
+    for line in (*([] if folder == Path() else [f"cd {shlex.quote(str(folder))}"]), *NEXT):
+        out.print(f"  {line}", markup=False, soft_wrap=True)
 
 
 def write_sample(folder: Path) -> None:
@@ -54,5 +60,9 @@ def write_sample(folder: Path) -> None:
     with (folder / "events.jsonl").open("w") as file:
         file.writelines(json.dumps(event) + "\n" for event in sample.events)
     rows = ["instrument_id,event_timestamp,label"]
-    rows += [f"{name},2024-{month:02d}-15T12:00:00Z,{(month + k) % 2}" for k, name in enumerate(("ALFA", "BRAVO", "ECHO")) for month in range(2, 12)]
+    rows += [
+        f"{name},2024-{month:02d}-15T12:00:00Z,{(month + k) % 2}"
+        for k, name in enumerate(("ALFA", "BRAVO", "ECHO"))
+        for month in range(2, 12)
+    ]
     (folder / "entities.csv").write_text("\n".join(rows) + "\n")

@@ -10,11 +10,11 @@ import pyarrow as pa
 import typer
 
 from asof.cli.console import JsonOption, StoreOption, TimeframeOption, emit, out
+from asof.errors import DataError
 from asof.feature_store import connect
 from asof.jobs import reading
 from asof.jobs.files import replacing
 from asof.jobs.formats import TABLES
-from asof.errors import DataError
 from asof.sources.files import read_file
 from asof.timeframes import duration
 
@@ -34,7 +34,7 @@ def join(
     form = file.suffix.lstrip(".")
     if form not in TABLES:
         raise DataError(f"{file}: the name must end in one of {', '.join('.' + t for t in TABLES)}")
-    rows = pa.concat_tables([raw.table for raw in read_file(entities)], promote_options="permissive")
+    rows = _entities(entities)
     age = None if max_age is None else timedelta(microseconds=duration(max_age))
     with connect(store) as opened:
         definition, _ = opened.select(feature_set, timeframe)
@@ -45,4 +45,17 @@ def join(
     if as_json:
         emit({"rows": len(joined), "found": found, "out": str(file)})
     else:
-        out.print(f"{len(joined):,} rows in {file}, {found:,} of them with a vector")
+        out.print(f"{len(joined):,} rows in {file}, {found:,} of them with a vector", markup=False, soft_wrap=True)
+
+
+def _entities(path: Path) -> pa.Table:
+    """All rows of a file. Raises `DataError` where one is no row: a training set that lacks rows is worse than none."""
+    tables = []
+    for raw in read_file(path):
+        if raw.refused:
+            raise DataError(f"{path} line {raw.refused[0].row}: {raw.refused[0].detail}")
+        tables.append(raw.table)
+    try:
+        return pa.concat_tables([t for t in tables if len(t)] or tables[:1], promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise DataError(f"{path}: its columns change their kind half way: {error}") from None

@@ -19,7 +19,9 @@ def plan(store: StoreOption = None, as_json: JsonOption = False) -> None:
             state = "new" if there is None else "unchanged" if there.fingerprint == feature_set.fingerprint else "changed"
             difference = feature_set.difference(there.text) if there and state == "changed" else ""
             text = feature_set.text if state == "new" else difference
-            rows.append({"version": version, "state": state, "fingerprint": feature_set.fingerprint, "lookback": feature_set.lookback, "text": text})
+            rows.append(
+                {"version": version, "state": state, "fingerprint": feature_set.fingerprint, "lookback": feature_set.lookback, "text": text}
+            )
         rows += [{"version": v, "state": "registered only"} for v in registry if v not in {r["version"] for r in rows}]
     changed = [str(r["version"]) for r in rows if r["state"] == "changed"]
     if as_json:
@@ -41,5 +43,3 @@ def _show(row: dict[str, object]) -> None:
     for line in str(row.get("text", "")).splitlines():
         tint = "green" if row["state"] == "new" or line.startswith("+") else "red" if line.startswith("-") else "dim"
         out.print(f"    {line}", style=tint, markup=False, soft_wrap=True)
-
-

@@ -131,17 +131,33 @@ def raw_1(kernel):
     return drive
 
 
+def all_finite(x):
+    for i in range(len(x)):
+        if not math.isfinite(x[i]):
+            return False
+    return True
+
+
+def worst(x):
+    """NaN where one is missing, inf where one is an error, else 0."""
+    found = 0.0
+    for i in range(len(x)):
+        if x[i] != x[i]:
+            return math.nan
+        if not math.isfinite(x[i]):
+            found = math.inf
+    return found
+
+
 def window_1(kernel):
     def drive(out, low, high, minimum, x, *params):
+        clean = all_finite(x)
         for i in range(len(out)):
             a, b = low[i], high[i]
             if i > 0 and a == low[i - 1] and b == high[i - 1]:
                 out[i] = out[i - 1]
                 continue
-            broken = 0.0
-            for k in range(a, b):
-                if not math.isfinite(x[k]) and broken == broken:
-                    broken = x[k]
+            broken = 0.0 if clean else worst(x[a:b])
             if b - a < minimum or broken != broken:
                 out[i] = math.nan
             elif broken != 0.0:
@@ -155,17 +171,13 @@ def window_1(kernel):
 
 def window_2(kernel):
     def drive(out, low, high, minimum, x, y, *params):
+        clean = all_finite(x) and all_finite(y)
         for i in range(len(out)):
             a, b = low[i], high[i]
             if i > 0 and a == low[i - 1] and b == high[i - 1]:
                 out[i] = out[i - 1]
                 continue
-            broken = 0.0
-            for k in range(a, b):
-                if not math.isfinite(x[k]) and broken == broken:
-                    broken = x[k]
-                if not math.isfinite(y[k]) and broken == broken:
-                    broken = y[k]
+            broken = 0.0 if clean else worst(x[a:b]) + worst(y[a:b])
             if b - a < minimum or broken != broken:
                 out[i] = math.nan
             elif broken != 0.0:

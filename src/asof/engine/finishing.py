@@ -42,3 +42,50 @@ def pack_column(out, bitmap, values, flags, error):
             if value == value:
                 flags[i] |= error
     return missing
+
+
+def lay_out(offsets, codes, rank, ts):
+    """Fill `offsets` for rows whose instruments are `rank[codes]`; False unless they are sorted by instrument and strictly by time."""
+    instrument = -1
+    for i in range(len(codes)):
+        new = rank[codes[i]]
+        if new == instrument:
+            if ts[i] <= ts[i - 1]:
+                return False
+        elif new < instrument:
+            return False
+        else:
+            for k in range(instrument + 1, new + 1):
+                offsets[k] = i
+            instrument = new
+    for k in range(instrument + 1, len(offsets)):
+        offsets[k] = len(codes)
+    return True
+
+
+def list_flags(offsets, values, flags, bits):
+    """Bitmasks as Arrow lists: where bit `bits[k]` of `flags[i]` is set, `k` is in `values[offsets[i]:offsets[i + 1]]`.
+
+    Returns how many there are in all.
+    """
+    filled = 0
+    offsets[0] = 0
+    for i in range(len(flags)):
+        if flags[i]:
+            for k in range(len(bits)):
+                if flags[i] >> bits[k] & 1:
+                    values[filled] = k
+                    filled += 1
+        offsets[i + 1] = filled
+    return filled
+
+
+def hash_text(hashes, seeds, offsets, data):
+    """A 64-bit hash (FNV-1a over words, finished by SplitMix64) of each string of an Arrow column, mixed with its seed."""
+    for i in range(len(hashes)):
+        h = (seeds[i] + 1) * 0x9E3779B97F4A7C15
+        for k in range(offsets[i], offsets[i + 1]):
+            h = (h ^ data[k]) * 0x100000001B3
+        h = (h ^ (h >> 30)) * 0xBF58476D1CE4E5B9
+        h = (h ^ (h >> 27)) * 0x94D049BB133111EB
+        hashes[i] = h ^ (h >> 31)

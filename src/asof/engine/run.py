@@ -13,9 +13,10 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +28,10 @@ from asof.engine.plan import Plan, Step
 from asof.features.expression import BARS
 from asof.operators import BAR_SHAPES, EVENT_SHAPES
 
-MORSEL_ROWS = 8192
-"""Bars of a morsel: a buffer of them is 64 KiB, so a plan's dozen buffers fit in a core's second-level cache."""
+Result = TypeVar("Result")
+
+MORSEL_ROWS = 65_536
+"""The most bars of a morsel. Smaller ones fit a nearer cache, but threads then spend their time handing the interpreter's lock around."""
 
 _cut_windows = compile_loop(finishing.cut_windows)
 _pack_column = compile_loop(finishing.pack_column)
@@ -46,6 +49,16 @@ class Morsel:
     warm: int
 
 
+class _Results:
+    """Room for the results of all rows, taken at once: thousands of small arrays would cost more in page faults than in arithmetic."""
+
+    def __init__(self, plan: Plan, rows: int) -> None:
+        self.features = [np.empty(rows, np.float64) for _ in plan.features]
+        self.flags = np.empty(rows, np.int64)
+        self.event_count = np.empty(rows, np.int64)
+        self.ohlcv_count = np.empty(rows, np.int64)
+
+
 @dataclass(frozen=True)
 class Block:
     """The vectors of panel rows `start` to `stop`: one array and validity bitmap (None: all present) for each feature."""
@@ -58,7 +71,7 @@ class Block:
     ohlcv_count: Ints
 
 
-def morsels(offsets: Ints, lookback: int, rows: int = MORSEL_ROWS) -> Iterator[Morsel]:
+def morsels(offsets: Ints, lookback: int, rows: int) -> Iterator[Morsel]:
     """Pieces of about `rows` bars that together want every bar once."""
     count = len(offsets) - 1
     first = 0
@@ -77,28 +90,35 @@ def morsels(offsets: Ints, lookback: int, rows: int = MORSEL_ROWS) -> Iterator[M
         first = last
 
 
-def run(plan: Plan, panel: Panel, threads: int | None = None, rows: int = MORSEL_ROWS) -> Iterator[Block]:
+def run(plan: Plan, panel: Panel, threads: int | None = None, rows: int | None = None) -> Iterator[Block]:
     """The vectors of every bar of the panel, block by block in its order; the bits do not depend on `threads` or `rows`.
 
-    Bars the plan reads must be columns of the panel (a `KeyError` otherwise). Memory is bounded: at most a few blocks wait.
+    Bars the plan reads must be columns of the panel (a `KeyError` otherwise).
     """
-    pieces = morsels(panel.offsets, plan.lookback, rows)
+    return run_each(plan, panel, lambda block: block, threads, rows)
+
+
+def run_each(
+    plan: Plan, panel: Panel, each: Callable[[Block], Result], threads: int | None = None, rows: int | None = None
+) -> Iterator[Result]:
+    """`run`, with `each` applied to every block on the thread that made it, while the block is still in the cache."""
     count = threads or os.cpu_count() or 1
+    pieces = morsels(panel.offsets, plan.lookback, rows or min(MORSEL_ROWS, max(4096, len(panel.ts) // (4 * count))))
+    results = _Results(plan, len(panel.ts))
     if count == 1:
-        worker = _Worker(plan, panel)
+        worker = _Worker(plan, panel, results)
         for piece in pieces:
-            yield worker.run(piece)
+            yield each(worker.run(piece))
         return
     local = threading.local()
 
-    def work(piece: Morsel) -> Block:
+    def work(piece: Morsel) -> Result:
         if not hasattr(local, "worker"):
-            local.worker = _Worker(plan, panel)
-        block: Block = local.worker.run(piece)
-        return block
+            local.worker = _Worker(plan, panel, results)
+        return each(local.worker.run(piece))
 
     with ThreadPoolExecutor(count, thread_name_prefix="asof") as pool:
-        waiting: deque[Future[Block]] = deque()
+        waiting: deque[Future[Result]] = deque()
         try:
             for piece in pieces:
                 waiting.append(pool.submit(work, piece))
@@ -114,9 +134,10 @@ def run(plan: Plan, panel: Panel, threads: int | None = None, rows: int = MORSEL
 class _Worker:
     """One thread's evaluation of a plan: its scratch buffers and constants."""
 
-    def __init__(self, plan: Plan, panel: Panel) -> None:
+    def __init__(self, plan: Plan, panel: Panel, results: _Results) -> None:
         self._plan = plan
         self._panel = panel
+        self._results = results
         self._pool: list[Floats] = []
         self._constants: dict[str, Floats] = {}
 
@@ -182,19 +203,21 @@ class _Worker:
         return found
 
     def _finish(self, piece: Morsel, values: list[Floats], rows: int) -> Block:
-        """The wanted rows of the results, in arrays of their own."""
-        plan, warm = self._plan, piece.warm
-        wanted = rows - warm
-        flags = np.zeros(wanted, np.int64)
+        """The wanted rows of the results, in their place among those of all rows."""
+        plan, warm, start, stop = self._plan, piece.warm, piece.start + piece.warm, piece.stop
+        wanted = stop - start
+        flags = self._results.flags[start:stop]
+        flags[:] = 0
         for bit, i in enumerate(plan.flags):
             _raise_flag(flags, values[i][warm:rows], 1 << bit)
         error = 1 << len(plan.flags)
         features = []
-        for i in plan.features:
-            column, bitmap = np.empty(wanted, np.float64), np.zeros((wanted + 7) // 8, np.uint8)
-            missing = _pack_column(column, bitmap, values[i][warm:rows], flags, error)
-            features.append((column, bitmap if missing else None, int(missing)))  # type: ignore[call-overload]
-        counts = [
-            np.zeros(wanted, np.int64) if i is None else values[i][warm:rows].astype(np.int64) for i in (plan.event_count, plan.ohlcv_count)
-        ]
-        return Block(piece.start + warm, piece.stop, tuple(features), flags, *counts)
+        for column, i in zip(self._results.features, plan.features, strict=True):
+            bitmap = np.zeros((wanted + 7) // 8, np.uint8)
+            missing = int(_pack_column(column[start:stop], bitmap, values[i][warm:rows], flags, error))  # type: ignore[call-overload]
+            features.append((column[start:stop], bitmap if missing else None, missing))
+        counts = []
+        for column, i in ((self._results.event_count, plan.event_count), (self._results.ohlcv_count, plan.ohlcv_count)):
+            column[start:stop] = 0 if i is None else values[i][warm:rows]
+            counts.append(column[start:stop])
+        return Block(start, stop, tuple(features), flags, *counts)

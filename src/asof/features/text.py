@@ -132,8 +132,8 @@ def _parse(node: ast.AST, names: Mapping[str, Expr]) -> object:
             return apply(_BINARY[type(op)], _expr(left, names), _expr(right, names))
         case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _BINARY:
             return apply(_BINARY[type(op)], _expr(left, names), _expr(right, names))
-        case ast.Call(func=ast.Attribute(value=ast.Name(id="events"), attr="window"), args=[ast.Constant(value=str() as text)], keywords=[]):
-            return events.window(text)
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="events"), attr="window"), args=[ast.Constant(value=str() as by)], keywords=[]):
+            return events.window(by)
         case ast.Call(func=ast.Name(id="where"), args=[a, b, c], keywords=[]):
             return where(_expr(a, names), _expr(b, names), _expr(c, names))
         case ast.Call(func=ast.Attribute(value=value, attr=method), args=args, keywords=keywords):

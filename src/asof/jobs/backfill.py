@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asof.engine.plan import Plan, plan
-from asof.engine.run import run
 from asof.errors import DefinitionError, NotFound, did_you_mean
 from asof.features.feature_set import FeatureSet
 from asof.jobs.panels import panel_of, sort_bars, vectors_of
@@ -151,7 +150,7 @@ def _compute(store: Store, the_plan: Plan, timeframe: str, part: Part, now: date
         seen = Selection(instruments=part.instruments, start=ts["min"] - window, end=ts["max"])
         events = _joined(store.read(EVENTS_TABLE, seen)) or events
     panel = panel_of(the_plan, timeframe, bars, instruments, offsets, events)
-    vectors = vectors_of(feature_set, timeframe, bars, run(the_plan, panel, threads), now, pipeline_version)
+    vectors = vectors_of(the_plan, panel, timeframe, bars, now, pipeline_version, threads)
     if part.start:
         vectors = vectors.filter(pc.greater_equal(vectors["ts"], pa.scalar(part.start, UTC)))
     return vectors

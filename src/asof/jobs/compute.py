@@ -7,14 +7,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from asof.engine.plan import plan
-from asof.engine.run import run
 from asof.errors import DataError
 from asof.features.feature_set import FeatureSet
 from asof.jobs.panels import merge_enrichments, panel_of, sort_bars, vectors_of
@@ -40,23 +39,21 @@ def compute(
     Raises `DataError` for rows that cannot be used (naive times without `timezone`, infinite prices, two rows for one bar, ...).
     """
     mapping = ColumnMapping(timezone=timezone)
-    taken = _usable(bars_of(pa.table(bars), mapping, timeframe), "bars")
-    frames = pc.unique(taken["timeframe"]).to_pylist()
-    if len(frames) > 1:
-        raise DataError(f"the bars are of several timeframes ({', '.join(frames)}): compute one at a time")
-    seen = EVENTS.empty_table() if events is None else merge_enrichments(_usable(events_of(pa.table(events), mapping), "events"))
-    sorted_bars, instruments, offsets = sort_bars(taken)
-    ts = sorted_bars["ts"].cast(pa.int64()).to_numpy()
-    repeated = np.diff(ts) == 0
-    repeated[offsets[1:-1] - 1] = False
-    if repeated.any():
-        row = sorted_bars.slice(int(np.flatnonzero(repeated)[0]), 1).to_pylist()[0]
-        raise DataError(f"two bars of {row['instrument_id']} open at {row['ts']}")
-    the_plan = plan(feature_set)
-    text = frames[0] if frames else timeframe or "1d"
-    panel = panel_of(the_plan, text, sorted_bars, instruments, offsets, seen)
-    blocks = run(the_plan, panel, threads)
-    return Frame(vectors_of(feature_set, text, sorted_bars, blocks, datetime.now(UTC), "compute"))
+    with ThreadPoolExecutor(1) as beside:  # events are read on a second thread: Arrow and NumPy work without the lock
+        reading = beside.submit(_events, events, mapping)
+        taken = _usable(bars_of(pa.table(bars), mapping, timeframe), "bars")
+        frames = [timeframe] if timeframe else pc.unique(taken["timeframe"]).to_pylist()
+        if len(frames) > 1:
+            raise DataError(f"the bars are of several timeframes ({', '.join(frames)}): compute one at a time")
+        text = frames[0] if frames else "1d"
+        sorted_bars, instruments, offsets = sort_bars(taken)
+        the_plan = plan(feature_set)
+        panel = panel_of(the_plan, text, sorted_bars, instruments, offsets, reading.result())
+    return Frame(vectors_of(the_plan, panel, text, sorted_bars, datetime.now(UTC), "compute", threads))
+
+
+def _events(events: ArrowStream | None, mapping: ColumnMapping) -> pa.Table:
+    return EVENTS.empty_table() if events is None else merge_enrichments(_usable(events_of(pa.table(events), mapping), "events"))
 
 
 def _usable(batch: Batch, what: str) -> pa.Table:

@@ -14,6 +14,7 @@ import pyarrow.csv
 import pyarrow.ipc
 import pyarrow.parquet
 
+from asof.errors import DataError
 from asof.features.feature_set import FeatureSet
 
 SCHEMA_VERSION = "features.v1"
@@ -22,7 +23,7 @@ _NAMESPACE = uuid.UUID("6f1f2f43-6e0b-5f2f-9d0a-a50f00000001")
 
 def feature_id(instrument: str, timeframe: str, ts: str, version: str) -> str:
     """The id of a vector, derived from its key, so that a recompute keeps it."""
-    return str(uuid.uuid5(_NAMESPACE, "\x1f".join((instrument, timeframe, ts, version))))
+    return str(uuid.uuid5(_NAMESPACE, f"{instrument}\x1f{timeframe}\x1f{ts}\x1f{version}"))
 
 
 def rfc3339(moment: datetime) -> str:
@@ -61,21 +62,27 @@ def records(feature_set: FeatureSet, vectors: pa.Table) -> Iterator[dict[str, ob
 
 def write_jsonl(feature_set: FeatureSet, vectors: pa.Table, out: BinaryIO) -> None:
     """One `features.v1` record a line."""
-    for record in records(feature_set, vectors):
-        out.write(json.dumps(record, allow_nan=False, separators=(",", ":")).encode() + b"\n")
+    out.writelines(json.dumps(r, allow_nan=False, separators=(",", ":")).encode() + b"\n" for r in records(feature_set, vectors))
 
 
 def write_csv(table: pa.Table, out: BinaryIO) -> None:
-    """Comma-separated with a header; missing is empty, times are RFC 3339, flags are joined by `|`, numbers read back exactly."""
-    columns = []
-    for column in table.columns:
-        if pa.types.is_list(column.type):
-            column = pc.binary_join(column, "|")
-        elif pa.types.is_timestamp(column.type) and column.type.tz:
-            whole = pc.all(pc.equal(column, pc.floor_temporal(column, unit="second"))).as_py() is not False
-            column = pc.strftime(column.cast(pa.timestamp("s" if whole else "us", tz="UTC")), "%Y-%m-%dT%H:%M:%SZ")
-        columns.append(column)
+    """Comma-separated with a header; missing is empty, times are RFC 3339, flags are joined by `|`, numbers read back exactly.
+
+    Raises `DataError` for columns that CSV cannot hold, such as structs.
+    """
+    columns = [_csv_column(name, column) for name, column in zip(table.column_names, table.columns, strict=True)]
     pa.csv.write_csv(pa.table(columns, names=table.column_names), out, pa.csv.WriteOptions(quoting_style="needed"))
+
+
+def _csv_column(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        return pc.binary_join(column.cast(pa.list_(pa.string())), "|")
+    if pa.types.is_nested(column.type):
+        raise DataError(f"column {name} holds {column.type}, which CSV cannot hold: write .parquet or .arrow")
+    if pa.types.is_timestamp(column.type) and column.type.tz:
+        whole = pc.all(pc.equal(column, pc.floor_temporal(column, unit="second"))).as_py() is not False
+        return pc.strftime(column.cast(pa.timestamp("s" if whole else "us", tz="UTC")), "%Y-%m-%dT%H:%M:%SZ")
+    return column
 
 
 def write_parquet(table: pa.Table, out: BinaryIO) -> None:

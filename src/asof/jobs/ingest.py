@@ -63,15 +63,16 @@ class Ingestion:
         """Ingest the files one after the other, each whole or not at all. Raises `DataError` where a file cannot be used."""
         table = BARS_TABLE if self.kind == "bars" else EVENTS_TABLE
         for path in paths:
-            changes = self.store.upsert(table, self._records(path, progress), self.known_at)
-            self._count(changes, path)
+            with self.store.transaction():
+                changes = self.store.upsert(table, self._records(path, progress), self.known_at)
+                self._count(changes, path)
         return self.report
 
     def _records(self, path: Path, progress: Progress) -> Iterator[pa.Table]:
         for raw in read_file(path):
             try:
                 batch = self._canonical(raw.table)
-            except DataError as error:
+            except (DataError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 raise DataError(f"{path}: {error}") from None
             self._set_aside(path, raw, batch)
             self.report.missing_prices += batch.missing_prices
@@ -88,10 +89,8 @@ class Ingestion:
 
     def _set_aside(self, path: Path, raw: RawBatch, batch: Batch) -> None:
         refusals = batch.refusals
-        records = raw.table.take(pa.array(refusals.rows, pa.int64())).to_pylist()
-        rows = [
-            (line.reason, line.detail, line.row, line.record) for line in raw.refused
-        ] + [
+        records = _shown(raw.table.take(pa.array(refusals.rows, pa.int64())))
+        rows = [(line.reason, line.detail, line.row, line.record) for line in raw.refused] + [
             (reason, detail, int(raw.numbers[row]), json.dumps(record, default=str))
             for row, reason, detail, record in zip(refusals.rows, refusals.reasons, refusals.details, records, strict=True)
         ]
@@ -112,13 +111,23 @@ class Ingestion:
         if not rows:
             return
         if self.strict:
-            raise DataError(f"{path}, row {rows[0][2]}: {rows[0][1]} ({rows[0][0]}); --strict stops at the first, and nothing of the file went in")
+            raise DataError(
+                f"{path}, row {rows[0][2]}: {rows[0][1]} ({rows[0][0]}); --strict stops at the first, and nothing of the file went in"
+            )
         for reason, detail, row, _ in rows:
             self.report.reasons[reason] += 1
             self.report.examples.setdefault(reason, f"{path.name} row {row}: {detail}")
         table = pa.Table.from_pylist(
             [
-                {"kind": self.kind, "reason": reason, "detail": detail, "source": path.name, "row": row, "record": record, "detected_at": self.known_at}
+                {
+                    "kind": self.kind,
+                    "reason": reason,
+                    "detail": detail,
+                    "source": path.name,
+                    "row": row,
+                    "record": record,
+                    "detected_at": self.known_at,
+                }
                 for reason, detail, row, record in rows
             ],
             schema=QUARANTINE,
@@ -126,6 +135,16 @@ class Ingestion:
         self.store.append("quarantine", table)
 
 
+def _shown(table: pa.Table) -> list[dict[str, object]]:
+    """Rows as dictionaries; times as text, for one that is out of range is no Python time."""
+    columns = [c.cast(pa.string()) if pa.types.is_temporal(c.type) else c for c in table.columns]
+    return pa.table(columns, names=table.column_names).to_pylist()
+
+
 def _disagreement(record: dict[str, object]) -> str:
-    what = f"bar of {record['instrument_id']} at {record['ts']}" if "ts" in record else f"event {record['event_id']} for {record['instrument_id']}"
+    what = (
+        f"bar of {record['instrument_id']} at {record['ts']}"
+        if "ts" in record
+        else f"event {record['event_id']} for {record['instrument_id']}"
+    )
     return f"another row disagrees with this one about the {what}"

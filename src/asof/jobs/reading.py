@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC as UTC_ZONE
+from datetime import datetime, time, timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -83,8 +84,8 @@ def _forget(found: pa.Table, at: pa.ChunkedArray, max_age: timedelta) -> pa.Tabl
     return pa.table(columns, names=found.column_names)
 
 
-def parse_time(text: str, what: str) -> datetime:
-    """A moment written as ISO 8601 with its zone, or as a date, which is midnight UTC."""
+def parse_time(text: str, what: str, *, through: bool = False) -> datetime:
+    """A moment written as ISO 8601 with its zone, or as a date, which is midnight UTC, or its last moment if `through`."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -92,7 +93,7 @@ def parse_time(text: str, what: str) -> datetime:
     if moment.tzinfo is None:
         if len(text) > len("2024-01-31"):
             raise DataError(f"{what} {text!r} has no zone: write {text}Z for UTC")
-        moment = datetime.fromisoformat(text + "T00:00:00+00:00")
+        return datetime.combine(moment, time.max if through else time.min, UTC_ZONE)
     return moment
 
 

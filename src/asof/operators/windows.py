@@ -1,6 +1,7 @@
 """Event operators: the events of one window in, one number out. Sums run from the oldest event to the newest.
 
-Scores cancel (0.4 and -0.4), so a plain sum can lose every digit: sums here carry their rounding error along (Neumaier 1974).
+Scores cancel (0.4 and -0.4), so a plain sum can lose every digit: sums here carry their rounding error along (Knuth's TwoSum,
+Ogita, Rump and Oishi 2005).
 """
 
 import math
@@ -15,7 +16,8 @@ def total(x):
     for i in range(len(x)):
         value = x[i]
         new = high + value
-        low += (high - new) + value if abs(high) >= abs(value) else (value - new) + high
+        part = new - high
+        low += (high - (new - part)) + (value - part)
         high = new
     return high + low
 
@@ -27,7 +29,8 @@ def weighted_total(x, weight):
     for i in range(len(x)):
         value = x[i] * weight[i]
         new = high + value
-        low += (high - new) + value if abs(high) >= abs(value) else (value - new) + high
+        part = new - high
+        low += (high - (new - part)) + (value - part)
         high = new
     return high + low
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -36,12 +37,13 @@ def bars_of(table: pa.Table, mapping: ColumnMapping, timeframe: str | None = Non
         "instrument_id": reader.text("instrument_id"),
         "ts": reader.times("ts"),
         "available_at": reader.times("available_at") if reader.has("available_at") else pa.nulls(rows, UTC),
-        "source": reader.text("source") if source is None and reader.has("source") else pa.array([source] * rows, pa.string()),
+        "source": reader.text("source") if source is None and reader.has("source") else pa.repeat(pa.scalar(source, pa.string()), rows),
     }
     columns["timeframe"] = _timeframes(reader, rows, timeframe)
     reader.column("close")
+    absent = pa.nulls(rows, pa.float64())
     for name in (*PRICES, "volume"):
-        columns[name] = reader.numbers(name) if reader.has(name) else pa.nulls(rows, pa.float64())
+        columns[name] = reader.numbers(name) if reader.has(name) else absent
     canonical = pa.table([columns[name] for name in BARS.names], schema=BARS)
     return _finish(reader.refusals, check_bars, canonical)
 
@@ -49,7 +51,10 @@ def bars_of(table: pa.Table, mapping: ColumnMapping, timeframe: str | None = Non
 def _timeframes(reader: Reader, rows: int, timeframe: str | None) -> pa.ChunkedArray | pa.Array:
     if timeframe is not None:
         check_timeframe(timeframe)
-        return pa.array([timeframe], pa.string()).take(pa.array(np.zeros(rows, np.int64)))
+        named = [t for t in reader.text("timeframe").unique().to_pylist() if t != timeframe] if reader.has("timeframe") else []
+        if named:
+            raise DataError(f"the bars are said to be {timeframe}, but their timeframe column holds {named[0]!r}")
+        return pa.repeat(pa.scalar(timeframe), rows)
     if not reader.has("timeframe"):
         raise DataError("the bars have no timeframe column: say which they are, such as --timeframe 1d")
     column = reader.text("timeframe")
@@ -57,7 +62,8 @@ def _timeframes(reader: Reader, rows: int, timeframe: str | None) -> pa.ChunkedA
         try:
             check_timeframe(value)
         except DefinitionError as error:
-            for row in np.flatnonzero(np.asarray(pc.fill_null(pc.equal(column, value), value is None))):
+            same = column.is_null() if value is None else pc.fill_null(pc.equal(column, value), False)
+            for row in np.flatnonzero(np.asarray(same)):
                 reader.refusals.add(int(row), "unknown_timeframe", str(error))
     return column
 
@@ -68,11 +74,10 @@ def events_of(table: pa.Table, mapping: ColumnMapping) -> Batch:
     """
     reader = Reader(table, mapping)
     rows = len(table)
-    tickers = _tickers(reader)
-    parents = np.asarray(pc.list_parent_indices(tickers))
-    lengths = np.bincount(parents, minlength=rows) if rows else np.zeros(0, np.int64)
-    for row in np.flatnonzero(lengths == 0):
-        reader.refusals.add(int(row), "no_tickers", "the event names no ticker")
+    symbols, parents = _tickers(reader)
+    if parents is not None:
+        for row in np.flatnonzero(np.bincount(parents, minlength=rows) == 0):
+            reader.refusals.add(int(row), "no_tickers", "the event names no ticker")
     enriched = reader.times("enriched_at_utc")
     columns = {
         "event_id": reader.text("event_id"),
@@ -82,8 +87,8 @@ def events_of(table: pa.Table, mapping: ColumnMapping) -> Batch:
         "confidence": _sentiment(reader, "confidence"),
         "scored_at_utc": enriched,
     }
-    exploded = {name: pc.take(column, pa.array(parents)) for name, column in columns.items()}
-    exploded["instrument_id"] = pc.list_flatten(tickers)
+    exploded = columns if parents is None else {name: pc.take(column, pa.array(parents)) for name, column in columns.items()}
+    exploded["instrument_id"] = symbols
     canonical = pa.table([exploded[name] for name in EVENTS.names], schema=EVENTS)
     return _finish(reader.refusals, check_events, canonical, parents)
 
@@ -99,45 +104,56 @@ def _sentiment(reader: Reader, name: str) -> pa.ChunkedArray:
     return reader.numbers(name)
 
 
-def _tickers(reader: Reader) -> pa.ChunkedArray:
-    """The tickers of each event as a list of symbols; a single symbol is a list of one."""
-    name = "tickers" if reader.has("tickers") or not reader.has("instrument_id") else "instrument_id"
-    column = reader.column(name).combine_chunks()
-    if isinstance(column, pa.ChunkedArray):
-        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+def _tickers(reader: Reader) -> tuple[pa.ChunkedArray | pa.Array, np.ndarray | None]:
+    """The symbols that the events name, and the row that each belongs to; None where every row has just its one."""
+    if reader.has("instrument_id") and not reader.has("tickers") and not pa.types.is_nested(reader.column("instrument_id").type):
+        return reader.text("instrument_id"), None
+    column = reader.column("tickers" if reader.has("tickers") or not reader.has("instrument_id") else "instrument_id")
     kind = column.type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return pa.chunked_array([pc.split_pattern_regex(column.cast(pa.string()), r"[;,|\s]+")])
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        column = column.cast(pa.string())
+        if not any(v is None or _SEPARATORS.search(v) for v in column.unique().to_pylist()):
+            return column, None
+        column = pc.split_pattern_regex(pc.utf8_trim(pc.fill_null(column, ""), " \t\r\n;,|"), _SEPARATORS.pattern)
+        kind = column.type
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
         raise DataError(f"tickers hold {kind}; expected symbols, or objects with a symbol")
-    column = column.cast(pa.large_list(kind.value_type))
-    values, inner = pc.list_flatten(column), kind.value_type
-    if pa.types.is_struct(inner):
-        if inner.get_field_index("symbol") < 0:
-            raise DataError("the objects in tickers have no symbol")
+    if pa.types.is_struct(kind.value_type) and kind.value_type.get_field_index("symbol") < 0:
+        raise DataError("the objects in tickers have no symbol")
+    lists = _one_array(column.cast(pa.large_list(kind.value_type)))
+    values = pc.list_flatten(lists)
+    if pa.types.is_struct(values.type):
         values = pc.struct_field(values, "symbol")
-    lengths = np.asarray(pc.fill_null(pc.list_value_length(column), 0))
-    offsets = pa.array(np.concatenate(([0], np.cumsum(lengths))), pa.int64())
-    return pa.chunked_array([pa.LargeListArray.from_arrays(offsets, values.cast(pa.string()))])
+    return values.cast(pa.string()), np.asarray(pc.list_parent_indices(lists))
+
+
+_SEPARATORS = re.compile(r"[;,|\s]+")
+
+
+def _one_array(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
 def _finish(early: Refusals, check: Callable[[pa.Table], Checked], canonical: pa.Table, parents: np.ndarray | None = None) -> Batch:
     """Refusals of reading and of checking, in terms of the rows that came; a row is refused once, for its first reason."""
     seen: set[int] = set()
     merged = Refusals()
-    gone = np.zeros(len(canonical), np.bool_)
-    origin = np.arange(len(canonical)) if parents is None else parents
     for row, reason, detail in zip(early.rows, early.reasons, early.details, strict=True):
         if row not in seen:
             seen.add(row)
             merged.add(row, reason, detail)
-    if seen:
-        gone = np.isin(origin, list(seen))
-    kept = np.flatnonzero(~gone)
-    checked = check(canonical.filter(pa.array(~gone)) if seen else canonical)
+    origin = np.arange(len(canonical)) if parents is None else parents
+    kept = np.flatnonzero(~np.isin(origin, list(seen))) if seen else np.arange(len(canonical))
+    checked = check(canonical.take(pa.array(kept)) if seen else canonical)
+    if parents is None and not seen and not checked.refusals.rows:
+        return Batch(checked.table, checked.rows, merged, checked.missing_prices)
     for position, reason, detail in zip(checked.refusals.rows, checked.refusals.reasons, checked.refusals.details, strict=True):
         row = int(origin[kept[position]])
         if row not in seen:
             seen.add(row)
             merged.add(row, reason, detail)
-    return Batch(checked.table, origin[kept[checked.rows]], merged, checked.missing_prices)
+    rows = origin[kept[checked.rows]]
+    whole = ~np.isin(rows, merged.rows)  # an event is refused for all the instruments that it names
+    if parents is None or whole.all():
+        return Batch(checked.table, rows, merged, checked.missing_prices)
+    return Batch(checked.table.filter(pa.array(whole)), rows[whole], merged, checked.missing_prices)

@@ -11,13 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asof.errors import DataError, did_you_mean
-from asof.records import LAST_TIME, SANE_TIME, UTC, Bools, Refusals
+from asof.records import LAST_TIME, SANE_TIME, UTC, Bools, Refusals, usual_times
 
 UNITS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 """Nanoseconds in each unit that whole-number times can be in."""
 
 _ZONED = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?\s?([Zz]|[+-]\d\d:?\d\d)$"
 _NAIVE = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?)?$"
+_WHOLE = r"^[+-]?\d{1,18}$"
 _NUMBER = r"^[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[iI][nN][fF]([iI][nN][iI][tT][yY])?|[nN][aA][nN])$"
 
 
@@ -56,12 +57,16 @@ class Reader:
         """The column mapped to `name`; a dotted path reaches into structs."""
         head, *path = self.mapping.columns.get(name, name).split(".")
         whole = self.mapping.columns.get(name, name)
-        if whole in self.table.column_names:
+        if (times := self.table.column_names.count(whole)) > 1:
+            raise DataError(f"there are {times} columns {whole!r}: rename all but one")
+        if times:
             return self.table[whole]
         if head not in self.table.column_names:
             return None
         column = self.table[head]
         for part in path:
+            if pa.types.is_null(column.type):
+                return column
             if not pa.types.is_struct(column.type) or column.type.get_field_index(part) < 0:
                 return None
             column = pc.struct_field(column, part)
@@ -82,7 +87,7 @@ class Reader:
     def text(self, name: str) -> pa.ChunkedArray:
         """A column as strings."""
         column = self.column(name)
-        if pa.types.is_nested(column.type):
+        if not (_is_text(column.type) or pa.types.is_null(column.type) or pa.types.is_integer(column.type)):
             raise DataError(f"column {name} holds {column.type}, not text")
         return column.cast(pa.string())
 
@@ -95,7 +100,7 @@ class Reader:
             column = pc.utf8_trim_whitespace(column.cast(pa.string()))
             column = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
             column = self._refuse_text(column, _NUMBER, "not_a_number", f"{name}={{}} is not a number")
-        return column.cast(pa.float64())
+        return column.cast(pa.float64(), safe=False)
 
     def times(self, name: str) -> pa.ChunkedArray:
         """A column as UTC microseconds; naive times need a timezone, whole numbers a unit."""
@@ -111,6 +116,8 @@ class Reader:
             return self._epoch(name, column)
         if not pa.types.is_timestamp(kind):
             raise DataError(f"column {name} holds {kind}, not times")
+        if kind == UTC and usual_times(column):
+            return column
         micros = self._to_micros(name, column)
         return micros.cast(UTC) if kind.tz else self._localise(name, micros.cast(pa.timestamp("us")))
 
@@ -122,7 +129,7 @@ class Reader:
     def _scale(self, name: str, raw: pa.ChunkedArray, unit: str) -> pa.ChunkedArray:
         values = np.asarray(pc.fill_null(raw, 0).combine_chunks().to_numpy(zero_copy_only=False))
         nanos = UNITS[unit]
-        limit = 9_000_000_000_000_000_000 // max(1, nanos // 1_000)
+        limit = 9_000_000_000_000_000_000 // max(1_000, nanos)
         far = np.abs(values) > limit
         usual = _usual_unit(values)
         mistaken = np.array([u not in ("", unit) for u in usual]) if _any_unusual(values, nanos) else np.zeros(len(values), np.bool_)
@@ -134,19 +141,30 @@ class Reader:
         return pa.chunked_array([pa.array(scaled, pa.int64(), mask=null)])
 
     def _epoch(self, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-        values = column
         if pa.types.is_floating(column.type):
-            whole = np.asarray(pc.fill_null(column, 0).combine_chunks().to_numpy(zero_copy_only=False))
-            if not np.array_equal(whole, np.floor(whole)):
-                raise DataError(f"{name} holds fractions; times as numbers must be whole, with --unit s, ms, us or ns")
-            values = column.cast(pa.int64())
-        unit = self.mapping.unit
-        if unit is None:
-            first = pc.drop_null(values)[0].as_py() if len(values) > values.null_count else 0
-            seems = next((u for u in _usual_unit(np.array([first])) if u), "")
-            like = f"; {first} looks like {seems}: --unit {seems}" if seems else ""
-            raise DataError(f"{name} holds whole numbers without a unit{like or ': say --unit s, ms, us or ns'}")
-        return self._scale(name, values.cast(pa.int64()), unit).cast(UTC)
+            column = self._whole(name, column)
+        if self.mapping.unit is None:
+            first = pc.drop_null(column)
+            raise DataError(f"{name} holds whole numbers without a unit{_seems(first[0].as_py()) if len(first) else _SAY_UNIT}")
+        return self._scale(name, column.cast(pa.int64(), safe=False), self.mapping.unit).cast(UTC)
+
+    def _whole(self, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Floating point numbers as whole ones; NaN is missing, a fraction is refused."""
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+        bad = np.asarray(pc.fill_null(pc.or_(pc.not_equal(column, pc.floor(column)), pc.greater(pc.abs(column), 9e18)), False))
+        for row in np.flatnonzero(bad):
+            detail = f"{name}={column[int(row)].as_py()} is not a whole number, as times with a unit (s, ms, us or ns) must be"
+            self.refusals.add(int(row), "malformed_time", detail)
+        return pc.if_else(pa.array(bad), pa.scalar(None, column.type), column).cast(pa.int64())
+
+    def _parse_numbers(self, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Whole numbers written as text: times in the unit that was given."""
+        if self.mapping.unit is not None:
+            return self._scale(name, column.cast(pa.int64()), self.mapping.unit).cast(UTC)
+        for row in np.flatnonzero(np.asarray(column.is_valid())):
+            number = column[int(row)].as_py()
+            self.refusals.add(int(row), "time_without_unit", f"{name}={number} is a whole number without a unit{_seems(int(number))}")
+        return pa.chunked_array([pa.nulls(len(column), UTC)])
 
     def _localise(self, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
         if self.mapping.timezone is None:
@@ -158,26 +176,32 @@ class Reader:
         again = pc.assume_timezone(column, zone, ambiguous="latest", nonexistent="latest")
         unclear = ~np.asarray(pc.fill_null(pc.equal(local, again), True))
         for row in np.flatnonzero(unclear):
-            self.refusals.add(int(row), "ambiguous_time", f"{name}={column[int(row)].as_py()} is skipped or doubled by daylight saving in {zone}")
+            self.refusals.add(
+                int(row), "ambiguous_time", f"{name}={column[int(row)].as_py()} is skipped or doubled by daylight saving in {zone}"
+            )
         return pc.if_else(pa.array(unclear), pa.scalar(None, local.type), local).cast(UTC)
 
     def _parse_times(self, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
         column = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
-        naive = pc.match_substring_regex(column, _NAIVE)
-        if self.mapping.timezone is None:
-            for row in np.flatnonzero(np.asarray(pc.fill_null(naive, False))):
-                detail = f"{name}={column[int(row)].as_py()} has no zone: say which zone it is in, such as --timezone UTC"
-                self.refusals.add(int(row), "naive_time", detail)
-            zoned = pc.if_else(naive, pa.scalar(None, pa.string()), column)
-            return self._parse(name, zoned, _ZONED, UTC)
-        zoned = self._parse(name, pc.if_else(naive, pa.scalar(None, pa.string()), column), _ZONED, UTC)
-        local = self._parse(name, pc.if_else(naive, column, pa.scalar(None, pa.string())), _NAIVE, pa.timestamp("us"))
-        return pc.coalesce(zoned, self._localise(name, local))
+        whole = np.asarray(pc.fill_null(pc.match_substring_regex(column, _WHOLE), False))
+        if whole.any():
+            numbers = self._parse_numbers(name, _where(whole, column))
+            return pc.coalesce(numbers, self._parse_times(name, _where(~whole, column)))
+        naive = np.asarray(pc.fill_null(pc.match_substring_regex(column, _NAIVE), False))
+        zoned = self._parse(name, _where(~naive, column), _ZONED, UTC)
+        if self.mapping.timezone is not None:
+            return pc.coalesce(zoned, self._localise(name, self._parse(name, _where(naive, column), _NAIVE, pa.timestamp("us"))))
+        for row in np.flatnonzero(naive):
+            detail = f"{name}={column[int(row)].as_py()} has no zone: say which zone it is in, such as --timezone UTC"
+            self.refusals.add(int(row), "naive_time", detail)
+        return zoned
 
     def _parse(self, name: str, column: pa.ChunkedArray, pattern: str, kind: pa.DataType) -> pa.ChunkedArray:
         column = self._refuse_text(column, pattern, "malformed_time", f"{name}={{}} is not an ISO 8601 time")
         column = pc.replace_substring_regex(column, r"(\.\d{6})\d+", r"\1")
-        column = pc.replace_substring_regex(pc.replace_substring_regex(column, r"\s?[zZ]$", "Z"), r"(\d\d:\d\d|\d)\s([+-]\d\d:?\d\d)$", r"\1\2")
+        column = pc.replace_substring_regex(
+            pc.replace_substring_regex(column, r"\s?[zZ]$", "Z"), r"(\d\d:\d\d|\d)\s([+-]\d\d:?\d\d)$", r"\1\2"
+        )
         try:
             return column.cast(kind)
         except pa.ArrowInvalid:
@@ -191,6 +215,20 @@ class Reader:
         for row in np.flatnonzero(bad):
             self.refusals.add(int(row), reason, detail.format(repr(column[int(row)].as_py())))
         return pc.if_else(pa.array(bad), pa.scalar(None, pa.string()), column)
+
+
+def _where(chosen: Bools, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The chosen values; null elsewhere."""
+    return column if chosen.all() else pc.if_else(pa.array(chosen), column, pa.scalar(None, column.type))
+
+
+_SAY_UNIT = ": say --unit s, ms, us or ns"
+
+
+def _seems(number: int) -> str:
+    """What to say of a whole number that has no unit."""
+    unit = _usual_unit(np.array([number]))[0]
+    return f"; {number} looks like {unit}: say --unit {unit}" if unit else _SAY_UNIT
 
 
 def _castable(value: str, kind: pa.DataType) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,9 +17,9 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from asof.errors import DataError, StoreError
+from asof.errors import StoreError
 from asof.features.feature_set import NAME, FeatureSet
-from asof.records import QUALITY_LOG, QUARANTINE
+from asof.records import FLAGS, QUALITY_LOG, QUARANTINE
 from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Changes, Registered, Selection, Table, vectors_table
 from asof.timeframes import timeframe as timeframe_micros
 
@@ -32,7 +32,7 @@ _TYPES = {
     pa.float64(): "DOUBLE",
     pa.int64(): "BIGINT",
     pa.timestamp("us", tz="UTC"): "TIMESTAMPTZ",
-    pa.list_(pa.string()): "VARCHAR[]",
+    FLAGS: "VARCHAR[]",
 }
 _LOGS = {"quarantine": QUARANTINE, "feature_quality_log": QUALITY_LOG}
 _CREATE = """
@@ -88,7 +88,7 @@ class DuckDBStore:
             raise StoreError(f"{self.url} is a DuckDB file of another program (it has {', '.join(sorted(tables)[:3])}); choose another")
         if read_only:
             raise StoreError(f"{self.url} holds no store yet")
-        with self._transaction():
+        with self.transaction():
             self._connection.execute(_CREATE)
             for table in (BARS_TABLE, EVENTS_TABLE):
                 self._create(table)
@@ -102,25 +102,37 @@ class DuckDBStore:
         self._connection.execute(f"CREATE TABLE IF NOT EXISTS history.{quoted(table.name)} ({columns}, known_to TIMESTAMPTZ NOT NULL)")
 
     @contextmanager
-    def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """One transaction; inner ones join the outer."""
-        with self._lock:
+    def transaction(self) -> Iterator[None]:
+        """See `Store.transaction`."""
+        with self._lock, self._errors(_cannot_write):
             outer = self._depth == 0
             if outer:
                 self._connection.execute("BEGIN")
             self._depth += 1
             try:
-                yield self._connection
+                yield
                 if outer:
                     self._connection.execute("COMMIT")
-            except BaseException as error:
+            except BaseException:
                 if outer:
                     self._roll_back()
-                if isinstance(error, duckdb.Error):
-                    raise StoreError(_cannot_write(self.url, str(error))) from error
                 raise
             finally:
                 self._depth -= 1
+
+    @contextmanager
+    def _errors(self, message: Callable[[str, str], str]) -> Iterator[None]:
+        """DuckDB's errors as ours, in the words of `message`; an interrupted query as the interrupt that it was."""
+        try:
+            yield
+        except duckdb.CatalogException as error:
+            raise StoreError(f"{self.url}: {str(error).splitlines()[0]}; run asof apply") from error
+        except duckdb.Error as error:
+            raise StoreError(message(self.url, str(error))) from error
+        except RuntimeError as error:
+            if "interrupted" not in str(error).lower():
+                raise
+            raise KeyboardInterrupt from error
 
     def _roll_back(self) -> None:
         try:
@@ -133,60 +145,67 @@ class DuckDBStore:
 
     def upsert(self, table: Table, rows: pa.Table | Iterable[pa.Table], known_at: datetime) -> Changes:
         """See `Store.upsert`."""
-        with self._transaction() as connection:
+        with self.transaction():
             if isinstance(rows, pa.Table):
-                connection.register("staged", rows)
-                try:
+                with self._seen_as("staged", rows):
                     return self._merge(table, known_at)
-                finally:
-                    connection.unregister("staged")
             self._stage(table, rows)
-            try:
-                refused = self._settle_repeats(table)
-                changes = self._merge(table, known_at)
-            finally:
-                if self._depth == 1:
-                    _drop(connection, "staged")
-            repeats = refused.num_rows
-            return Changes(changes.inserted, changes.corrected, changes.unchanged, refused if repeats else None)
+            repeats, refused = self._settle_repeats(table)
+            changes = self._merge(table, known_at)
+            _drop(self._connection, "staged")
+            return Changes(changes.inserted, changes.corrected, changes.unchanged + repeats, refused if len(refused) else None)
+
+    @contextmanager
+    def _seen_as(self, name: str, rows: pa.Table) -> Iterator[None]:
+        """An Arrow table under a name that SQL can use."""
+        self._connection.register(name, _readable(rows))
+        yield
+        self._connection.unregister(name)  # where the block fails, the roll-back does this
 
     def _stage(self, table: Table, rows: Iterable[pa.Table]) -> None:
         connection = self._connection
         connection.execute(f"CREATE OR REPLACE TEMP TABLE staged ({_columns(table.schema)}, row BIGINT)")
         for batch in rows:
-            connection.register("batch", batch)
-            connection.execute("INSERT INTO staged SELECT * FROM batch")
-            connection.unregister("batch")
+            with self._seen_as("batch", batch):
+                connection.execute("INSERT INTO staged SELECT * FROM batch")
 
-    def _settle_repeats(self, table: Table) -> pa.Table:
-        """Keep one row of each key: repeats that agree are dropped; those that disagree are all taken out and returned.
+    def _settle_repeats(self, table: Table) -> tuple[int, pa.Table]:
+        """Keep one row of each key. How many repeats that agree were dropped, and the rows that disagree, which are all taken out.
 
-        For events, disagreeing means two scores of one enrichment; the newest enrichment's scores stand, at the first one's place.
+        For events, disagreeing means two scores of one enrichment; the newest enrichment's scores stand, at the first one's place. An
+        event that disagrees for one instrument is taken out for all that it names, and returned once.
         """
         key = _list(table.key)
+        nothing = table.schema.append(pa.field("row", pa.int64())).empty_table()
+        if not self._rows(f"SELECT 1 FROM staged GROUP BY {key} HAVING count(*) > 1 LIMIT 1"):
+            return 0, nothing
         same = f"{key}, scored_at_utc" if table is EVENTS_TABLE else key
         compared = _list(c for c in table.compared if c != "scored_at_utc")
         connection = self._connection
-        repeated = connection.execute(f"SELECT count(*) FROM (SELECT 1 FROM staged GROUP BY {key} HAVING count(*) > 1)").fetchone()
-        assert repeated is not None
-        if not repeated[0]:
-            return pa.table({"row": pa.array([], pa.int64())})
         clash = f"SELECT {same} FROM staged GROUP BY {same} HAVING count(DISTINCT ({compared})) > 1"
         connection.execute(f"CREATE OR REPLACE TEMP TABLE clash AS SELECT s.* FROM staged s SEMI JOIN ({clash}) USING ({same})")
-        refused = connection.sql(f"SELECT * FROM clash ORDER BY row").to_arrow_table()
-        connection.execute("DELETE FROM staged WHERE row IN (SELECT row FROM clash)")
+        refused = connection.sql("SELECT DISTINCT ON (row) * FROM clash ORDER BY row, instrument_id").to_arrow_table()
+        if len(refused):
+            connection.execute("DELETE FROM staged WHERE row IN (SELECT row FROM clash)")
+        _drop(connection, "clash")
         pick = "scored_at_utc DESC, row" if table is EVENTS_TABLE else "row"
         place = "min(enriched_at_utc) OVER (PARTITION BY instrument_id, event_id)" if table is EVENTS_TABLE else None
         columns = [f"{place} AS enriched_at_utc" if place and c == "enriched_at_utc" else quoted(c) for c in table.schema.names]
+        before = self._count("staged")
         connection.execute(
             f"CREATE OR REPLACE TEMP TABLE staged AS SELECT {', '.join(columns)}, row FROM staged"
             f" QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {pick}) = 1"
         )
-        return refused
+        return before - self._count("staged"), refused
+
+    def _count(self, table: str) -> int:
+        found = self._rows(f"SELECT count(*) FROM {table}")[0][0]
+        assert isinstance(found, int)
+        return found
 
     def _merge(self, table: Table, known_at: datetime) -> Changes:
         """Compare the staged rows with the current ones; write what is new or changed, and keep what a change supersedes."""
-        connection, name, key = self._connection, quoted(table.name), _list(table.key)
+        connection, name = self._connection, quoted(table.name)
         time = "ts" if "ts" in table.schema.names else "enriched_at_utc"
         bounds = connection.execute("SELECT count(*), min(instrument_id), max(instrument_id) FROM staged").fetchone()
         assert bounds is not None
@@ -195,7 +214,7 @@ class DuckDBStore:
         columns = _list(table.schema.names)
         there = connection.execute(f"SELECT 1 FROM main.{name} WHERE instrument_id BETWEEN ? AND ? LIMIT 1", [first, last]).fetchone()
         if not there:
-            sorting = f" ORDER BY {order}" if table is not None and staged and table.name in ("bars", "events") else ""
+            sorting = f" ORDER BY {order}" if table in (BARS_TABLE, EVENTS_TABLE) else ""
             connection.execute(f"INSERT INTO main.{name} SELECT {columns}, ? FROM staged{sorting}", [known_at])
             return Changes(inserted=staged)
         source = "staged"
@@ -236,11 +255,12 @@ class DuckDBStore:
         source, known = _revisions(table, selection)
         cursor = self._connection.cursor()
         try:
-            relation = cursor.sql(f"SELECT {names} FROM {source} WHERE {where} ORDER BY instrument_id, {time}{tie}", params=[*known, *parameters])
-            for batch in relation.to_arrow_reader(BATCH_ROWS):
-                yield _typed(pa.Table.from_batches([batch]), table)
-        except duckdb.CatalogException:
-            raise StoreError(f"{self.url} has no table of {table.name}: run asof apply") from None
+            with self._errors(_cannot_read):
+                found = cursor.sql(
+                    f"SELECT {names} FROM {source} WHERE {where} ORDER BY instrument_id, {time}{tie}", params=[*known, *parameters]
+                )
+                for batch in found.to_arrow_reader(BATCH_ROWS):
+                    yield _typed(pa.Table.from_batches([batch]), table)
         finally:
             cursor.close()
 
@@ -249,29 +269,23 @@ class DuckDBStore:
         name = quoted(table.name)
         step = timeframe_micros(timeframe)
         picked = _list(columns, "v")
-        with self._lock:
-            connection = self._connection
-            connection.register("entities", entities)
-            try:
-                late = connection.execute(
-                    f"SELECT 1 FROM main.{name} WHERE timeframe = ? AND epoch_us(available_at) - epoch_us(ts) <> ? LIMIT 1", [timeframe, step]
-                ).fetchone()
-                vectors = f"SELECT * FROM main.{name} WHERE timeframe = $timeframe"
-                if late:
-                    # a vector is worth finding only if no newer one was available before it, or with it
-                    vectors += (
-                        " QUALIFY ts > coalesce(max(ts) OVER (PARTITION BY instrument_id ORDER BY available_at, ts"
-                        " ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), '-infinity'::TIMESTAMPTZ)"
-                        " AND available_at IS DISTINCT FROM lead(available_at) OVER (PARTITION BY instrument_id ORDER BY available_at, ts)"
-                    )
-                found = connection.sql(
-                    f"SELECT {picked} FROM entities e ASOF LEFT JOIN ({vectors}) v"
-                    " ON e.instrument_id = v.instrument_id AND e.event_timestamp >= v.available_at ORDER BY e.row",
-                    params={"timeframe": timeframe},
-                ).to_arrow_table()
-                return _typed(found, table)
-            finally:
-                connection.unregister("entities")
+        vectors = f"SELECT * FROM main.{name} WHERE timeframe = $timeframe"
+        with self._lock, self._errors(_cannot_read), self._seen_as("entities", entities):
+            late = self._rows(
+                f"SELECT 1 FROM main.{name} WHERE timeframe = ? AND epoch_us(available_at) - epoch_us(ts) <> ? LIMIT 1", [timeframe, step]
+            )
+            if late:  # a vector counts only where it is newer than all that were available before it, or with it
+                vectors += (
+                    " QUALIFY ts > coalesce(max(ts) OVER (PARTITION BY instrument_id ORDER BY available_at, ts"
+                    " ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), '-infinity'::TIMESTAMPTZ)"
+                    " AND available_at IS DISTINCT FROM lead(available_at) OVER (PARTITION BY instrument_id ORDER BY available_at, ts)"
+                )
+            found = self._connection.sql(
+                f"SELECT {picked} FROM entities e ASOF LEFT JOIN ({vectors}) v"
+                " ON e.instrument_id = v.instrument_id AND e.event_timestamp >= v.available_at ORDER BY e.row",
+                params={"timeframe": timeframe},
+            ).to_arrow_table()
+        return _typed(found, table)
 
     def latest(self, table: Table, selection: Selection) -> pa.Table:
         """See `Store.latest`."""
@@ -281,7 +295,7 @@ class DuckDBStore:
             parameters.append(selection.end)
         name = f"main.{quoted(table.name)}"
         newest = f"SELECT instrument_id, timeframe, max(ts) AS ts FROM {name} WHERE {where} GROUP BY ALL"
-        with self._lock:
+        with self._lock, self._errors(_cannot_read):
             found = self._connection.sql(
                 f"SELECT {_list(table.schema.names, 'v')} FROM {name} v SEMI JOIN ({newest}) USING (instrument_id, timeframe, ts)"
                 " ORDER BY instrument_id",
@@ -291,7 +305,7 @@ class DuckDBStore:
 
     def spans(self, timeframe: str | None = None) -> pa.Table:
         """See `Store.spans`."""
-        with self._lock:
+        with self._lock, self._errors(_cannot_read):
             return self._connection.sql(
                 "SELECT instrument_id, timeframe, count(*) AS bars, min(ts) AS first, max(ts) AS last FROM bars"
                 " WHERE $1 IS NULL OR timeframe = $1 GROUP BY ALL ORDER BY ALL",
@@ -300,7 +314,7 @@ class DuckDBStore:
 
     def cuts(self, timeframe: str, instrument: str, every: int, lookback: int) -> list[tuple[datetime, datetime]]:
         """See `Store.cuts`."""
-        with self._lock:
+        with self._lock, self._errors(_cannot_read):
             found = self._connection.sql(
                 "SELECT ts, early FROM (SELECT ts, row_number() OVER (ORDER BY ts) - 1 AS n, coalesce(lag(ts, $4) OVER (ORDER BY ts),"
                 " min(ts) OVER ()) AS early FROM bars WHERE timeframe = $1 AND instrument_id = $2) WHERE n % $3 = 0 ORDER BY ts",
@@ -310,8 +324,8 @@ class DuckDBStore:
 
     def register(self, feature_set: FeatureSet, applied_at: datetime) -> None:
         """See `Store.register`."""
-        with self._transaction() as connection:
-            connection.execute(
+        with self.transaction():
+            self._connection.execute(
                 "INSERT OR IGNORE INTO registry VALUES (?, ?, ?, ?)",
                 [feature_set.version, feature_set.fingerprint, feature_set.text, applied_at],
             )
@@ -319,28 +333,25 @@ class DuckDBStore:
 
     def registered(self) -> dict[str, Registered]:
         """See `Store.registered`."""
-        with self._lock:
-            found = self._connection.sql("SELECT version, fingerprint, definition, applied_at FROM registry ORDER BY applied_at, version").to_arrow_table()
-        return {r["version"]: Registered(r["version"], r["fingerprint"], r["definition"], r["applied_at"]) for r in found.to_pylist()}
+        with self._lock, self._errors(_cannot_read):
+            found = self._connection.sql("SELECT * FROM registry ORDER BY applied_at, version").to_arrow_table().to_pylist()
+        return {r["version"]: Registered(r["version"], r["fingerprint"], r["definition"], r["applied_at"]) for r in found}
 
     def append(self, log: str, rows: pa.Table) -> int:
         """See `Store.append`."""
         names = [n for n in _LOGS[log].names if n != "detected_at"]
         same = " AND ".join(f"l.{quoted(n)} IS NOT DISTINCT FROM r.{quoted(n)}" for n in names)
-        with self._transaction() as connection:
-            connection.register("logged", rows)
-            try:
-                done = connection.execute(
-                    f"INSERT INTO {quoted(log)} SELECT {_list(_LOGS[log].names)} FROM logged r"
-                    f" WHERE NOT EXISTS (SELECT 1 FROM {quoted(log)} l WHERE {same})"
-                ).fetchone()
-            finally:
-                connection.unregister("logged")
-        return int(done[0]) if done else 0
+        with self.transaction(), self._seen_as("logged", rows):
+            done = self._rows(
+                f"INSERT INTO {quoted(log)} SELECT {_list(_LOGS[log].names)} FROM logged r"
+                f" WHERE NOT EXISTS (SELECT 1 FROM {quoted(log)} l WHERE {same})"
+            )
+        assert isinstance(done[0][0], int)
+        return done[0][0]
 
     def facts(self) -> Mapping[str, object]:
         """See `Store.facts`."""
-        with self._lock:
+        with self._lock, self._errors(_cannot_read):
             names = [*("bars", "events"), *self.registered(), *_LOGS]
             counts = {n: self._rows(f"SELECT count(*) FROM main.{quoted(n)}")[0][0] for n in names}
             version = self._rows("SELECT version()")[0][0]
@@ -366,6 +377,14 @@ def _list(names: Iterable[str], of: str | None = None) -> str:
     return ", ".join(f"{of}.{quoted(n)}" if of else quoted(n) for n in names)
 
 
+def _readable(rows: pa.Table) -> pa.Table:
+    """Rows as DuckDB can read them: it refuses batches in which every list of dictionary-encoded names is empty."""
+    for position, field in enumerate(rows.schema):
+        if field.type == FLAGS and any(not len(chunk.flatten()) for chunk in rows.column(position).chunks):
+            rows = rows.set_column(position, field.name, rows.column(position).cast(pa.list_(pa.string())))
+    return rows
+
+
 def _typed(found: pa.Table, table: Table) -> pa.Table:
     """A result in the types of the table's schema: DuckDB names the zone and the items of a list its own way."""
     return found.cast(pa.schema([table.schema.field(name) for name in found.column_names]))
@@ -378,7 +397,8 @@ def _drop(connection: duckdb.DuckDBPyConnection, table: str) -> None:
 def _place_events() -> str:
     """Staged events merged with what is known of them: the earliest place, the newest scores."""
     newer = "m.scored_at_utc IS NULL OR s.scored_at_utc >= m.scored_at_utc"
-    scores = ", ".join(f"CASE WHEN {newer} THEN s.{c} ELSE m.{c} END AS {c}" for c in ("event_time_utc", "score", "confidence", "scored_at_utc"))
+    taken = ("event_time_utc", "score", "confidence", "scored_at_utc")
+    scores = ", ".join(f"CASE WHEN {newer} THEN s.{c} ELSE m.{c} END AS {c}" for c in taken)
     return (
         f"SELECT s.instrument_id, s.event_id, least(s.enriched_at_utc, m.enriched_at_utc) AS enriched_at_utc, {scores}"
         " FROM staged s LEFT JOIN main.events m ON s.instrument_id = m.instrument_id AND s.event_id = m.event_id"
@@ -436,4 +456,5 @@ def _cannot_write(url: str, error: str) -> str:
     return f"{url}: {line}"
 
 
-__all__ = ["DataError", "DuckDBStore"]
+def _cannot_read(url: str, error: str) -> str:
+    return f"{url} cannot be read: {error.splitlines()[0]}"

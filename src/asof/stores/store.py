@@ -1,8 +1,9 @@
-"""What every store does: nine methods, Arrow in and Arrow out."""
+"""What every store does: a dozen methods, Arrow in and Arrow out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -75,11 +76,15 @@ class Store(Protocol):
 
     url: str
 
+    def transaction(self) -> AbstractContextManager[None]:
+        """A block whose writes are kept all together, or not at all where it raises."""
+        ...
+
     def upsert(self, table: Table, rows: pa.Table | Iterable[pa.Table], known_at: datetime) -> Changes:
         """Insert new rows, open a new revision of changed ones, leave the rest alone.
 
         A `pa.Table` must hold each key once. A stream of tables is staged first: it may repeat keys (a trailing column `row` says
-        where each came from), and goes in whole or not at all.
+        where each came from), and goes in whole or not at all. Repeats that agree go in once and count as unchanged.
         """
         ...
 

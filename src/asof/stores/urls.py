@@ -10,6 +10,8 @@ from asof.stores.store import Store
 
 def _open_duckdb(rest: str, memory: str | None, threads: int | None) -> Store:
     path = rest.removeprefix("/")
+    if rest and not path:
+        raise StoreError("the store has no path: write duckdb:///asof.duckdb, or duckdb:// for one in memory")
     if path and not Path(path).expanduser().resolve().parent.is_dir():
         raise StoreError(f"{path}: there is no folder {Path(path).parent} to hold it; make it, or choose another with --store")
     return DuckDBStore(Path(path).expanduser() if path else None, memory=memory, threads=threads)
@@ -27,5 +29,7 @@ def open_store(url: str, *, memory: str | None = None, threads: int | None = Non
     if not found:
         scheme, rest = "duckdb", "/" + url
     if scheme not in SCHEMES:
-        raise StoreError(f"store {url!r} is of an unknown kind {scheme!r}; known: {', '.join(SCHEMES)}{did_you_mean(scheme, list(SCHEMES))}")
+        raise StoreError(
+            f"store {url!r} is of an unknown kind {scheme!r}; known: {', '.join(SCHEMES)}{did_you_mean(scheme, list(SCHEMES))}"
+        )
     return SCHEMES[scheme](rest, memory, threads)

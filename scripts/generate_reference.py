@@ -1,0 +1,327 @@
+"""Write the reference pages that follow from the source: operators, feature sets, commands and settings.
+
+`python scripts/generate_reference.py` writes `docs/reference/*.md`; with `--check` it writes nothing and exits with 1 where a page
+is not what the source says. To add a page: a function that returns its text, and a line in `PAGES`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import html
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol
+
+import typer.main
+
+from asof.cli.app import app
+from asof.config import Settings
+from asof.features.library import SHIPPED
+from asof.operators import BAR_SHAPES, FAMILIES, Operator, Param, Shape
+from asof.timeframes import duration_text
+
+FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
+NOTICE = "<!-- Written by scripts/generate_reference.py from the source: change it there, then run the script. -->"
+
+INTRO = {
+    "operators": (
+        "All there is to build expressions from; anything else is a composition of these. The shape says what missing values and errors "
+        "do, see [the law](../law.md#operator-shapes). *Earlier bars* is what the operator adds to the lookback of its input. *Version* "
+        "counts changes of meaning and is part of every fingerprint."
+    ),
+    "feature sets": (
+        "In their default form. The canonical text below is what the registry keeps; `FeatureSet.parse` reads it back. "
+        "[The language](../language.md) tells how to read it."
+    ),
+    "commands": (
+        "Every command ends with 0 when it did what was asked, and otherwise with one of the [exit codes](../errors.md). `--json` prints "
+        "one object on standard output; progress and remarks go to standard error. `-h` or `--help` explains each command where you are."
+    ),
+    "settings": (
+        "A setting comes from, in this order: the option of a command, the environment, `asof.toml` in the current folder, the default. "
+        "An unknown key in `asof.toml` is an error that names it."
+    ),
+}
+"""What each page says first."""
+
+ABOUT = {
+    "arithmetic": "Arithmetic, comparison, and functions of one number. A comparison answers 1 for true and 0 for false.",
+    "logic": "What looks at missing values instead of passing them through. Any finite number but 0 is true.",
+    "rolling": "The last `n` bars of one instrument, the current bar included. `n` is a whole number that is part of the definition.",
+    "windows": "The events of one window: `x` and `weight` are columns of `events.window(...)`, or expressions over them.",
+}
+"""A sentence for each family."""
+
+KINDS = {str: "text", int: "whole number", Path | None: "path"}
+"""How the types of settings are called."""
+
+MISSING = {
+    "and": "either is missing and neither is false",
+    "or": "either is missing and neither is true",
+    "not": "`x` is missing",
+    "where": "the condition is, or the branch taken is",
+    "is_missing": "never",
+    "lag": "there is no bar `n` bars ago, or its value is missing",
+    "count": "never",
+}
+"""When the result of an operator is missing whose shape does not decide it."""
+
+
+class Parameter(Protocol):
+    """What is asked of an argument or option. Typer carries a Click of its own, whose classes have no public name."""
+
+    name: str
+    param_type_name: str
+    opts: list[str]
+    help: str
+    default: object
+    envvar: str | None
+    required: bool
+    hidden: bool
+    nargs: int
+
+
+class Command(Protocol):
+    """A command, or a group of them, likewise."""
+
+    help: str
+    params: list[Parameter]
+
+
+def operators() -> str:
+    """Every operator, a table for each family."""
+    parts = [
+        page_head("Operators"),
+        INTRO["operators"],
+    ]
+    for family, module in FAMILIES.items():
+        parts.append(f"## {family.capitalize()}\n\n{ABOUT[family]}")
+        rows = [operator_row(operator) for operator in module.OPERATORS]
+        parts.append(table(("call", "computes", "missing when", "earlier bars", "shape", "version"), rows))
+        parts.append(parameters(module))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def operator_row(operator: Operator) -> tuple[str, ...]:
+    says = first_sentence(operator.kernel.__doc__ or "")
+    return (
+        code(operator.signature),
+        prose(says),
+        missing_when(operator),
+        earlier_bars(operator),
+        operator.shape.value,
+        str(operator.version),
+    )
+
+
+def missing_when(operator: Operator) -> str:
+    match operator.shape:
+        case Shape.ROW:
+            return "an input is missing"
+        case Shape.SERIES:
+            return "fewer than `n` bars, or one without a value"
+        case Shape.WINDOW:
+            return {0: "an event has no value", 1: "no event, or one without a value", 2: "fewer than 2 events, or one without a value"}[
+                operator.minimum
+            ]
+        case _:
+            return MISSING[operator.name]
+
+
+def earlier_bars(operator: Operator) -> str:
+    if operator.shape not in BAR_SHAPES:
+        return "0"
+    return {7: "`n`", 6: "`n - 1`"}[operator.reach((7,))]
+
+
+def parameters(module: ModuleType) -> str:
+    """What the parameters of a family may be, each with the operators that take it so."""
+    takers: dict[str, dict[str, None]] = {}
+    for operator in module.OPERATORS:
+        for parameter in operator.params:
+            takers.setdefault(parameter_text(parameter), {})[code(operator.name)] = None
+    lines = [f"- {text} ({', '.join(names)})" for text, names in takers.items()]
+    return "Parameters:\n\n" + "\n".join(lines) if lines else ""
+
+
+def parameter_text(p: Param) -> str:
+    kind = "a whole number" if p.kind is int else "a number"
+    limits = "" if p.minimum is None else f" from {p.minimum:,.0f}" + ("" if p.maximum is None else f" to {p.maximum:,.0f}")
+    default = "" if p.default is None else f", {p.default:g} if not given"
+    return f"`{p.name}` is {kind}{limits}{default}"
+
+
+def feature_sets() -> str:
+    """The sets that ship with asof."""
+    parts = [
+        page_head("Shipped feature sets"),
+        INTRO["feature sets"],
+    ]
+    for feature_set in SHIPPED.values():
+        window = duration_text(feature_set.event_window) if feature_set.event_window else "none"
+        facts = [
+            ("lookback", f"{feature_set.lookback} bars, the current one included"),
+            ("event window", window),
+            ("features", ", ".join(code(name) for name in feature_set.features)),
+            ("flags", ", ".join(code(name) for name in feature_set.flag_names)),
+            ("fingerprint", code(feature_set.fingerprint)),
+        ]
+        parts.append(f"## {feature_set.version}\n\n{table(('', ''), facts)}\n\n```text\n{feature_set.text.rstrip()}\n```")
+    parts.append(
+        "`COMPUTATION_ERROR` is the engine's own flag and has no line: it is raised where a feature came out non-finite though nothing "
+        "it needs was missing.\n\nThe event window of `fs_v1` and the count below which `LOW_EVENT_COUNT` is raised can be set, see "
+        "[settings](settings.md); the names keep their `_1h` whatever the window is, and each window has a fingerprint of its own, so "
+        "one store holds one of them."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def commands() -> str:
+    """Every command, its arguments and options."""
+    root = typer.main.get_command(app)
+    parts = [
+        page_head("Commands"),
+        INTRO["commands"],
+    ]
+    parts += [command_section(command, name) for name, command in leaves(root, "asof")]
+    return "\n\n".join(parts) + "\n"
+
+
+def leaves(command: Command, path: str) -> Iterator[tuple[str, Command]]:
+    """Every command under a group, and the root for its own options."""
+    subcommands = getattr(command, "commands", {})
+    if not subcommands or path == "asof":
+        yield path, command
+    for name, child in subcommands.items():
+        yield from leaves(child, f"{path} {name}")
+
+
+def command_section(command: Command, path: str) -> str:
+    arguments = [p for p in command.params if p.param_type_name == "argument"]
+    options = [p for p in command.params if p.param_type_name == "option" and p.name != "help" and not p.hidden]
+    usage = " ".join([path, "[OPTIONS]", *map(argument_usage, arguments)])
+    if getattr(command, "commands", None):
+        usage = f"{path} [OPTIONS] COMMAND [ARGS]..."
+    parts = [f"## {path}", prose(command.help), f"```text\n{usage}\n```"]
+    if arguments:
+        parts.append(table(("argument", "meaning", "default"), [(code(p.name), prose(p.help), default_of(p)) for p in arguments]))
+    if options:
+        parts.append(table(("option", "meaning", "default"), [(code(", ".join(p.opts)), option_help(p), default_of(p)) for p in options]))
+    return "\n\n".join(parts)
+
+
+def argument_usage(argument: Parameter) -> str:
+    name = argument.name.upper() + ("..." if argument.nargs == -1 else "")
+    return name if argument.required else f"[{name}]"
+
+
+def option_help(option: Parameter) -> str:
+    text = prose(option.help)
+    return f"{text} Environment: {code(option.envvar)}." if option.envvar else text
+
+
+def default_of(parameter: Parameter) -> str:
+    if parameter.required:
+        return "required"
+    if parameter.default is None or parameter.default is False or parameter.nargs == -1:
+        return ""
+    return code(str(parameter.default))
+
+
+def settings() -> str:
+    """Every setting of `asof.toml` and its environment variable."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        variable = field.validation_alias.choices[0]  # type: ignore[union-attr]  # each setting has its alias choices
+        kind = KINDS[field.annotation]
+        bounds = ", ".join(filter(None, map(bound, field.metadata)))
+        default = code(str(field.default)) if field.default is not None else ""
+        rows.append((code(name), code(str(variable)), prose(field.description or ""), kind, bounds, default))
+    return (
+        "\n\n".join(
+            [
+                page_head("Settings"),
+                INTRO["settings"],
+                table(("in asof.toml", "environment", "meaning", "type", "limits", "default"), rows),
+            ]
+        )
+        + "\n"
+    )
+
+
+def bound(limit: object) -> str:
+    names = {"ge": "at least", "le": "at most", "min_length": "characters: at least"}
+    return ", ".join(f"{words} {getattr(limit, name):,}" for name, words in names.items() if hasattr(limit, name))
+
+
+def page_head(title: str) -> str:
+    return f"{NOTICE}\n\n# {title}"
+
+
+def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A table in Markdown. Cells hold no bare `|`: `code` and `prose` see to it."""
+    lines = [heads, tuple("---" for _ in heads), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def code(text: str) -> str:
+    """Text as code, in a form that tables of every Markdown take."""
+    return f"<code>{html.escape(text, quote=False).replace('|', '&#124;')}</code>" if "|" in text else f"`{text}`"
+
+
+def prose(text: str) -> str:
+    """A docstring's or help's words on one line, safe in a table and free of unintended markup."""
+    words = " ".join(text.split())
+    parts = re.split(r"(`[^`]+`)", words)
+    return "".join(code(p[1:-1]) if p.startswith("`") else plain(p) for p in parts)
+
+
+def plain(text: str) -> str:
+    return re.sub(r"([*_\[\]])", r"\\\1", html.escape(text, quote=False)).replace("|", "&#124;")
+
+
+def first_sentence(docstring: str) -> str:
+    """The first sentence of a docstring, without its full stop and without what the column beside it says anyway."""
+    sentence = re.split(r"\.(?:\s|$)", docstring.strip().split("\n\n")[0])[0]
+    return "; ".join(part for part in sentence.split("; ") if not SAID_BESIDE.match(part))
+
+
+SAID_BESIDE = re.compile(r"missing |never missing$|else missing$|needs 2 events$")
+
+PAGES: dict[str, Callable[[], str]] = {
+    "operators.md": operators,
+    "feature-sets.md": feature_sets,
+    "cli.md": commands,
+    "settings.md": settings,
+}
+"""What writes each page."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a page is stale")
+    check = parser.parse_args().check
+    stale = 0
+    for name, write in PAGES.items():
+        path, wanted = FOLDER / name, write()
+        there = path.read_text(encoding="utf-8") if path.exists() else ""
+        if there == wanted:
+            continue
+        stale += 1
+        if check:
+            lines = (text.splitlines(keepends=True) for text in (there, wanted))
+            sys.stdout.writelines(difflib.unified_diff(*lines, name, f"{name} as it should be", n=1))
+        else:
+            path.write_text(wanted, encoding="utf-8")
+            print(f"wrote {path.relative_to(FOLDER.parent.parent)}")
+    if check and stale:
+        print(f"{stale} of {len(PAGES)} reference pages are stale: run python scripts/generate_reference.py")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,194 @@
+"""A case for every operator: what it answers in plain Python, and expressions that use it, made from its signature.
+
+An oracle is an independent definition over lists, not a copy of the kernel. What it is given follows from the operator's shape:
+
+- ROW: one finite number for each input; LOGIC: one number for each, `None` where missing, `ERROR` for an error;
+- SERIES: the whole window of each input, oldest first; RAW: all values so far, missing ones and errors among them;
+- WINDOW: the events' values, oldest first; TALLY: the same, missing ones and errors among them.
+
+The parameters follow. An answer is a number, `None` or `ERROR`; what overflows or divides by zero is an error.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import operator as python
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from asof.features.expression import Expr, apply, bars, events
+from asof.operators import BAR_SHAPES, EVENT_SHAPES, Operator, Param, Shape
+
+ERROR = math.inf
+"""How lists of the tests write an error, as the engine does."""
+
+Answer = float | None
+WINDOWS = ("1h", "10m")
+"""The event windows that the expressions use."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """An oracle and how near it the operator must come.
+
+    `bits` asks for the same bits; otherwise the difference may be 1e-12 of the answer, or of `scale` (of the same arguments as
+    the oracle's) where digits cancel by the definition itself; `ulps` allows units in the last place instead.
+    """
+
+    oracle: Callable[..., Answer]
+    bits: bool = False
+    scale: Callable[..., float] | None = None
+    ulps: int | None = None
+
+
+def left_to_right(x: Sequence[float]) -> float:
+    """The sum as a plain loop adds it up."""
+    result = x[0]
+    for value in x[1:]:
+        result += value
+    return result
+
+
+def both(a: Answer, b: Answer) -> Answer:
+    """AND of SQL."""
+    if 0.0 in (a, b):
+        return 0.0
+    return None if None in (a, b) else ERROR if ERROR in (a, b) else 1.0
+
+
+def either(a: Answer, b: Answer) -> Answer:
+    """OR of SQL."""
+    if any(v not in (0.0, None, ERROR) for v in (a, b)):
+        return 1.0
+    return None if None in (a, b) else ERROR if ERROR in (a, b) else 0.0
+
+
+def weighted_mean(x: list[float], weight: list[float]) -> float:
+    total = math.fsum(weight)
+    return math.fsum(map(python.mul, x, weight)) / total if total else math.fsum(x) / len(x)
+
+
+def weighted_std(x: list[float], weight: list[float]) -> float:
+    total = math.fsum(weight)
+    if not total:
+        return statistics.pstdev(x)
+    centre = weighted_mean(x, weight)
+    return math.sqrt(math.fsum(w * (v - centre) ** 2 for v, w in zip(x, weight, strict=True)) / total)
+
+
+def biggest(x: Sequence[float], *_: object) -> float:
+    """The scale of answers that cancel: the largest magnitude among the values."""
+    return max(map(abs, x), default=0.0)
+
+
+def biggest_square(x: Sequence[float], *_: object) -> float:
+    return biggest(x) ** 2
+
+
+def _spread(x: Sequence[float], ddof: float) -> float:
+    return statistics.variance(x) if ddof else statistics.pvariance(x)
+
+
+def _spread_root(x: Sequence[float], ddof: float) -> float:
+    return statistics.stdev(x) if ddof else statistics.pstdev(x)
+
+
+CASES: dict[str, Case] = {
+    "row.add/2": Case(python.add, bits=True),
+    "row.subtract/2": Case(python.sub, bits=True),
+    "row.multiply/2": Case(python.mul, bits=True),
+    "row.divide/2": Case(python.truediv, bits=True),
+    "row.negate/1": Case(python.neg, bits=True),
+    "row.less/2": Case(lambda a, b: float(a < b), bits=True),
+    "row.less_equal/2": Case(lambda a, b: float(a <= b), bits=True),
+    "row.greater/2": Case(lambda a, b: float(a > b), bits=True),
+    "row.greater_equal/2": Case(lambda a, b: float(a >= b), bits=True),
+    "row.equal/2": Case(lambda a, b: float(a == b), bits=True),
+    "row.not_equal/2": Case(lambda a, b: float(a != b), bits=True),
+    "row.abs/1": Case(abs, bits=True),
+    "row.sign/1": Case(lambda x: float((x > 0) - (x < 0)), bits=True),
+    "row.sqrt/1": Case(math.sqrt, bits=True),
+    "row.exp/1": Case(math.exp, ulps=2),
+    "row.log/1": Case(math.log, ulps=2),
+    "row.clip/1": Case(lambda x, low, high: sorted((low, x, high))[1], bits=True),
+    "logic.and/2": Case(both, bits=True),
+    "logic.or/2": Case(either, bits=True),
+    "logic.not/1": Case(lambda x: x if x in (None, ERROR) else float(not x), bits=True),
+    "logic.where/3": Case(lambda condition, a, b: condition if condition in (None, ERROR) else (a if condition else b), bits=True),
+    "logic.is_missing/1": Case(lambda x: float(x is None), bits=True),
+    "raw.lag/1": Case(lambda x, n: x[-1 - n] if len(x) > n else None, bits=True),
+    "raw.count/1": Case(lambda x, n: float(sum(v is not None for v in x[-n:])), bits=True),
+    "series.sum/1": Case(lambda x, n: left_to_right(x), bits=True),
+    "series.mean/1": Case(lambda x, n: left_to_right(x) / n, bits=True),
+    "series.var/1": Case(lambda x, n, ddof: _spread(x, ddof), scale=biggest_square),
+    "series.std/1": Case(lambda x, n, ddof: _spread_root(x, ddof), scale=biggest),
+    "series.min/1": Case(lambda x, n: min(x), bits=True),
+    "series.max/1": Case(lambda x, n: max(x), bits=True),
+    "tally.count/1": Case(lambda x: float(sum(v is not None for v in x)), bits=True),
+    "window.sum/1": Case(math.fsum),
+    "window.sum/2": Case(lambda x, weight: math.fsum(map(python.mul, x, weight))),
+    "window.mean/1": Case(lambda x: math.fsum(x) / len(x)),
+    "window.mean/2": Case(weighted_mean),
+    "window.var/1": Case(_spread, scale=biggest_square),
+    "window.std/1": Case(_spread_root, scale=biggest),
+    "window.std/2": Case(weighted_std, scale=biggest),
+    "window.min/1": Case(min, bits=True),
+    "window.max/1": Case(max, bits=True),
+    "window.last/1": Case(lambda x: x[-1], bits=True),
+}
+"""The case of each operator, by its key."""
+
+
+def parameters(operator: Operator) -> list[tuple[float, ...]]:
+    """A few choices of an operator's parameters, within their limits; later ones of a choice are never below earlier ones."""
+    whole = [p for p in operator.params if p.kind is int]
+    if len(whole) == len(operator.params):
+        return list(itertools.product(*(_whole_numbers(p) for p in whole)))
+    return [tuple(_within(p, base + k) for k, p in enumerate(operator.params)) for base in (-0.5, 0.0, 99.5)]
+
+
+def _whole_numbers(param: Param) -> list[int]:
+    least = int(param.minimum or 0)
+    return sorted({int(_within(param, value)) for value in (least, least + 1, 7)})
+
+
+def _within(param: Param, value: float) -> float:
+    low = -math.inf if param.minimum is None else param.minimum
+    high = math.inf if param.maximum is None else param.maximum
+    return param.kind(min(max(value, low), high))
+
+
+def called(operator: Operator, inputs: Sequence[Expr], params: tuple[float, ...]) -> Expr:
+    """The operator applied to as many of the inputs as it takes."""
+    first, *more = inputs[: len(operator.inputs)]
+    if operator.shape in EVENT_SHAPES:
+        return apply(operator.name, first, *params, **dict(zip(operator.inputs[1:], more, strict=True)))
+    return apply(operator.name, first, *more, *params)
+
+
+def expressions(operator: Operator) -> dict[str, Expr]:
+    """Expressions that use the operator on prices, on returns, on events, on what missing data does, and inside others."""
+    made: dict[str, Expr] = {}
+    ret = bars.close / bars.close.lag(1) - 1
+    for k, params in enumerate(parameters(operator)):
+        if operator.shape in EVENT_SHAPES:
+            for window in WINDOWS:
+                news = events.window(window)
+                made[f"window_{window}_{k}"] = called(operator, (news.sentiment, news.confidence), params)
+                made[f"other_{window}_{k}"] = called(operator, (news.clock_skew / news.confidence, news.sentiment.abs()), params)
+            made[f"later_{k}"] = (made[f"window_1h_{k}"] + ret).lag(2)
+            continue
+        news = events.window(WINDOWS[k % 2])
+        made[f"price_{k}"] = called(operator, (bars.close, bars.open, bars.volume), params)
+        made[f"broken_{k}"] = called(operator, (ret / bars.volume, bars.high - bars.low, ret), params)
+        made[f"news_{k}"] = called(operator, (news.sentiment.mean(), news.confidence.sum(), news.count()), params)
+        if operator.shape in BAR_SHAPES:
+            made[f"nested_{k}"] = called(operator, (made[f"broken_{k}"], made[f"price_{k}"]), params)
+        else:
+            made[f"events_{k}"] = called(operator, (news.sentiment, news.confidence, news.clock_skew), params).mean()
+    if operator.shape in (Shape.ROW, Shape.LOGIC) and len(operator.inputs) == 2:
+        made["constant_right"] = apply(operator.name, ret, 0.0)
+        made["constant_left"] = apply(operator.name, -0.0, ret)
+    return made
