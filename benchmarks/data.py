@@ -8,9 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC as UTC_ZONE
+from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+
+from asof.stores.duckdb import DuckDBStore
+from asof.stores.store import BARS_TABLE, EVENTS_TABLE
 
 UTC = pa.timestamp("us", tz="UTC")
 MINUTE = 60_000_000
@@ -88,6 +94,23 @@ def groups(wanted: Size, rows: int = 500_000) -> Iterator[tuple[int, int]]:
     step = max(1, rows // wanted.bars)
     for first in range(0, wanted.instruments, step):
         yield first, min(first + step, wanted.instruments)
+
+
+def fill(path: Path, wanted: Size) -> None:
+    """A DuckDB store with the bars and events, made and written a group of instruments at a time."""
+    now = datetime.now(UTC_ZONE)
+    with DuckDBStore(path, memory="512MB") as store:
+        for first, last in groups(wanted):
+            store.upsert(BARS_TABLE, _stored(bars(wanted, first, last), BARS_TABLE.schema, timeframe="1m"), now)
+            made = events(wanted, first, last)
+            store.upsert(EVENTS_TABLE, _stored(made.append_column("scored_at_utc", made["enriched_at_utc"]), EVENTS_TABLE.schema), now)
+
+
+def _stored(table: pa.Table, schema: pa.Schema, **constants: str) -> pa.Table:
+    """A table in a store's schema; what it does not have is a constant, or null."""
+    rows = len(table)
+    columns = [table[f.name] if f.name in table.column_names else pa.repeat(pa.scalar(constants.get(f.name), f.type), rows) for f in schema]
+    return pa.table(columns, schema=schema)
 
 
 def _uuids(rng: np.random.Generator, rows: int) -> pa.Array:

@@ -10,8 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from asof.errors import DataError
-
 if TYPE_CHECKING:
     import pandas
     import polars
@@ -202,13 +200,23 @@ def check_times(checks: _Checks, table: pa.Table, name: str, required: bool = Tr
     if required:
         checks.refuse(null, "missing_time", f"{name} is missing")
     values = micros(pc.fill_null(column.cast(pa.int64()), SANE_TIME))
-    checks.refuse(~null & ((values < FIRST_TIME) | (values >= LAST_TIME)), "time_out_of_range", f"{name}={{}} is before 1970 or after 2100; was its unit mistaken?", column.cast(pa.int64()))
+    checks.refuse(
+        ~null & ((values < FIRST_TIME) | (values >= LAST_TIME)),
+        "time_out_of_range",
+        f"{name}={{}} is before 1970 or after 2100; was its unit mistaken?",
+        column.cast(pa.int64()),
+    )
     early = values < SANE_TIME
     for factor in (1_000, 1_000_000, 1_000_000_000):
         scaled = values[early].astype(np.float64) * factor
         suspect = np.zeros(len(values), np.bool_)
         suspect[early] = (scaled >= SANE_TIME) & (scaled < LAST_TIME)
-        checks.refuse(~null & suspect, "time_unit", f"{name}={{}} would be a usual time if its unit were {factor:,} times larger: a unit mistaken for another", column)
+        checks.refuse(
+            ~null & suspect,
+            "time_unit",
+            f"{name}={{}} would be a usual time if its unit were {factor:,} times larger: a unit mistaken for another",
+            column,
+        )
 
 
 def check_bars(table: pa.Table) -> Checked:
@@ -288,10 +296,10 @@ class Frame:
 
     def to_pylist(self) -> list[dict[str, Any]]:
         """The rows as dictionaries."""
-        return self.table.to_pylist()
+        return list(self.table.to_pylist())
 
     def __len__(self) -> int:
-        return self.table.num_rows
+        return int(self.table.num_rows)
 
     def __repr__(self) -> str:
         return f"<Frame: {self.table.num_rows:,} rows x {self.table.num_columns} columns: {', '.join(self.table.column_names)}>"

@@ -13,7 +13,17 @@ import pyarrow as pa
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -44,7 +54,7 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def progress(title: str, quiet: bool) -> Iterator[tuple[Progress, int]]:
+def progress(title: str, quiet: bool) -> Iterator[tuple[Progress, TaskID]]:
     """A progress bar on standard error with rate and time left; none where nobody looks."""
     columns = (SpinnerColumn(), TextColumn(title), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:

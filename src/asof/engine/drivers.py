@@ -18,7 +18,7 @@ from numba.extending import register_jitable
 
 from asof.operators import Operator, Shape
 
-Loop = Callable[..., None]
+Loop = Callable[..., object]
 _lock = threading.Lock()
 
 
@@ -132,7 +132,7 @@ def raw_1(kernel):
 
 
 def all_finite(x):
-    for i in range(len(x)):
+    for i in range(len(x)):  # noqa: SIM110 - Numba compiles no generator expressions
         if not math.isfinite(x[i]):
             return False
     return True
@@ -231,7 +231,8 @@ def compiled(operator: Operator) -> Loop:
 def compile_loop(function: Callable[..., object]) -> Loop:
     """`function` and what it calls, compiled."""
     _register(function)
-    return njit(cache=True, nogil=True, fastmath=False, error_model="numpy")(function)  # type: ignore[no-any-return]
+    loop: Loop = njit(cache=True, nogil=True, fastmath=False, error_model="numpy")(function)
+    return loop
 
 
 def _versioned(kernel: Callable[..., object]) -> Callable[..., object]:

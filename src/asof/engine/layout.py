@@ -16,7 +16,7 @@ _hash_text = compile_loop(finishing.hash_text)
 def offsets_of(codes: Ints, rank: Ints, ts: Ints) -> Ints | None:
     """Where each instrument begins, for rows of instruments `rank[codes]`; None unless sorted by it and strictly by time."""
     offsets = np.empty(len(rank) + 1, np.int64)
-    return offsets if _lay_out(offsets, codes, rank, ts) else None  # type: ignore[func-returns-value]
+    return offsets if _lay_out(offsets, codes, rank, ts) else None
 
 
 def order_of(codes: Ints, times: Ints) -> tuple[Ints, Ints]:

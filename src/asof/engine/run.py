@@ -216,8 +216,7 @@ class _Worker:
             bitmap = np.zeros((wanted + 7) // 8, np.uint8)
             missing = int(_pack_column(column[start:stop], bitmap, values[i][warm:rows], flags, error))  # type: ignore[call-overload]
             features.append((column[start:stop], bitmap if missing else None, missing))
-        counts = []
-        for column, i in ((self._results.event_count, plan.event_count), (self._results.ohlcv_count, plan.ohlcv_count)):
-            column[start:stop] = 0 if i is None else values[i][warm:rows]
-            counts.append(column[start:stop])
-        return Block(start, stop, tuple(features), flags, *counts)
+        event_count, ohlcv_count = self._results.event_count[start:stop], self._results.ohlcv_count[start:stop]
+        event_count[:] = 0 if plan.event_count is None else values[plan.event_count][warm:rows]
+        ohlcv_count[:] = values[plan.ohlcv_count][warm:rows]
+        return Block(start, stop, tuple(features), flags, event_count, ohlcv_count)

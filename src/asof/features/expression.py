@@ -53,9 +53,7 @@ class Expr:
     domain: Domain
     lookback: int
 
-    def __new__(
-        cls, operator: Operator | None, inputs: tuple[Expr, ...], params: tuple[Number, ...], name: str, domain: Domain
-    ) -> Expr:
+    def __new__(cls, operator: Operator | None, inputs: tuple[Expr, ...], params: tuple[Number, ...], name: str, domain: Domain) -> Expr:
         """The one node of this content; `name` is a column's name, '' for the presence of a row."""
         key = (operator, inputs, tuple((type(p), repr(p)) for p in params), name, domain)
         with _lock:
@@ -82,9 +80,7 @@ class Expr:
         return id(self) >> 4
 
     def __bool__(self) -> bool:
-        raise DefinitionError(
-            "an expression has no truth value: write `&`, `|`, `~` for and, or, not, and where(condition, a, b) for if"
-        )
+        raise DefinitionError("an expression has no truth value: write `&`, `|`, `~` for and, or, not, and where(condition, a, b) for if")
 
     def __reduce__(self) -> tuple[Callable[[str], Expr], tuple[str]]:
         from asof.features.text import expression_text, parse_expression  # the text form is built on this module

@@ -16,9 +16,30 @@ from asof.features.text import definition_text, parse_definition
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 RESERVED = frozenset(
-    "bars events where instrument_id timeframe ts ts_utc available_at known_at known_from known_to feature_set_version "
-    "event_timestamp quality_flags event_count ohlcv_count computed_at pipeline_version registry quarantine "
-    "feature_quality_log feature_vectors".split()
+    [
+        "bars",
+        "events",
+        "where",
+        "instrument_id",
+        "timeframe",
+        "ts",
+        "ts_utc",
+        "available_at",
+        "known_at",
+        "known_from",
+        "known_to",
+        "feature_set_version",
+        "event_timestamp",
+        "quality_flags",
+        "event_count",
+        "ohlcv_count",
+        "computed_at",
+        "pipeline_version",
+        "registry",
+        "quarantine",
+        "feature_quality_log",
+        "feature_vectors",
+    ]
 )
 COMPUTATION_ERROR = "COMPUTATION_ERROR"
 """The flag that the engine raises itself, in every set: a feature came out non-finite though nothing it needs was missing."""

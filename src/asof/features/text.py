@@ -152,9 +152,7 @@ def _expr(node: ast.AST, names: Mapping[str, Expr]) -> Expr:
     return found
 
 
-def _call(
-    value: ast.expr, method: str, args: list[ast.expr], keywords: list[ast.keyword], names: Mapping[str, Expr]
-) -> Expr:
+def _call(value: ast.expr, method: str, args: list[ast.expr], keywords: list[ast.keyword], names: Mapping[str, Expr]) -> Expr:
     """`x.method(...)`: plain numbers stay numbers, so that parameters are told from inputs."""
     if any(k.arg is None for k in keywords) or method.startswith("_"):
         raise ValueError(f".{method}(...) is not part of the language")

@@ -136,7 +136,9 @@ def _stretches(
         yield Part((instrument,), rows, max(first, start) if start else first, min(filter(None, (last, end)), default=None), early)
 
 
-def _compute(store: Store, the_plan: Plan, timeframe: str, part: Part, now: datetime, pipeline_version: str, threads: int | None) -> pa.Table:
+def _compute(
+    store: Store, the_plan: Plan, timeframe: str, part: Part, now: datetime, pipeline_version: str, threads: int | None
+) -> pa.Table:
     feature_set = the_plan.feature_set
     columns = ("instrument_id", "ts", "available_at", *(c for c in the_plan.bar_columns if c in BARS.names))
     chosen = Selection(timeframe, part.instruments, part.read_from, part.end)

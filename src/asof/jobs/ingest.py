@@ -138,7 +138,7 @@ class Ingestion:
 def _shown(table: pa.Table) -> list[dict[str, object]]:
     """Rows as dictionaries; times as text, for one that is out of range is no Python time."""
     columns = [c.cast(pa.string()) if pa.types.is_temporal(c.type) else c for c in table.columns]
-    return pa.table(columns, names=table.column_names).to_pylist()
+    return list(pa.table(columns, names=table.column_names).to_pylist())
 
 
 def _disagreement(record: dict[str, object]) -> str:

@@ -102,8 +102,8 @@ def _clock_skew(happened: pa.ChunkedArray, enriched: Ints) -> Floats:
     """By how many microseconds each event claims to have happened after it was enriched."""
     if happened.null_count == len(happened):
         return np.zeros(len(enriched))
-    late = micros(pc.fill_null(happened.cast(pa.int64()), 0)) - enriched
-    return np.maximum(late, 0).astype(np.float64)
+    skew: Floats = np.maximum(micros(pc.fill_null(happened.cast(pa.int64()), 0)) - enriched, 0).astype(np.float64)
+    return skew
 
 
 def vectors_of(
@@ -116,7 +116,10 @@ def vectors_of(
     if bars["available_at"].null_count < len(bars):
         known = pc.coalesce(bars["available_at"], known)
     instrument, ts, available = (_one_chunk(column) for column in (bars["instrument_id"], bars["ts"], known))
-    repeated = [pa.repeat(pa.scalar(v, t), MORSEL_ROWS) for v, t in ((timeframe_text, pa.string()), (computed_at, UTC), (pipeline_version, pa.string()))]
+    repeated = [
+        pa.repeat(pa.scalar(v, t), MORSEL_ROWS)
+        for v, t in ((timeframe_text, pa.string()), (computed_at, UTC), (pipeline_version, pa.string()))
+    ]
     names = sorted(feature_set.flag_names)
     labels = pa.array(names, pa.string())
     bits = np.array([feature_set.flag_names.index(n) for n in names])
@@ -131,13 +134,23 @@ def vectors_of(
             for column, bitmap, missing in block.features
         ]
         counts = (pa.array(block.event_count), pa.array(block.ohlcv_count))
-        columns = [instrument.slice(start, rows), frame, ts.slice(start, rows), *features, lists, *counts, available.slice(start, rows), when, version]
+        columns = [
+            instrument.slice(start, rows),
+            frame,
+            ts.slice(start, rows),
+            *features,
+            lists,
+            *counts,
+            available.slice(start, rows),
+            when,
+            version,
+        ]
         return pa.record_batch(columns, schema=schema)
 
     return pa.Table.from_batches(run_each(plan, panel, batch, threads), schema)
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-
-
+    return (
+        column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    )

@@ -69,8 +69,10 @@ def _timeframes(reader: Reader, rows: int, timeframe: str | None) -> pa.ChunkedA
 
 
 def events_of(table: pa.Table, mapping: ColumnMapping) -> Batch:
-    """Events, one row for each instrument that one names, from a table with `event_id`, `enriched_at_utc`, `tickers` (symbols, or
-    objects with `symbol`) and the sentiment's `score` and `confidence`, nested or flat.
+    """Events, one row for each instrument that an event names.
+
+    The table has `event_id`, `enriched_at_utc`, `tickers` (symbols, or objects with `symbol`) and the sentiment's `score` and
+    `confidence`, nested or flat. Raises `DataError` where a column is missing or cannot be read at all.
     """
     reader = Reader(table, mapping)
     rows = len(table)
@@ -131,7 +133,9 @@ _SEPARATORS = re.compile(r"[;,|\s]+")
 
 
 def _one_array(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    return (
+        column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    )
 
 
 def _finish(early: Refusals, check: Callable[[pa.Table], Checked], canonical: pa.Table, parents: np.ndarray | None = None) -> Batch:

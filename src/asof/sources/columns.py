@@ -18,7 +18,7 @@ UNITS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 
 _ZONED = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?\s?([Zz]|[+-]\d\d:?\d\d)$"
 _NAIVE = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?)?$"
-_WHOLE = r"^[+-]?\d{1,18}$"
+_WHOLE = r"^[+-]?(\d{1,18}|[1-8]\d{18})$"
 _NUMBER = r"^[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[iI][nN][fF]([iI][nN][iI][tT][yY])?|[nN][aA][nN])$"
 
 
@@ -129,10 +129,12 @@ class Reader:
     def _scale(self, name: str, raw: pa.ChunkedArray, unit: str) -> pa.ChunkedArray:
         values = np.asarray(pc.fill_null(raw, 0).combine_chunks().to_numpy(zero_copy_only=False))
         nanos = UNITS[unit]
-        limit = 9_000_000_000_000_000_000 // max(1_000, nanos)
+        if not raw.null_count and not _any_unusual(values, nanos):
+            return pa.chunked_array([pa.array(values * (nanos // 1_000) if nanos >= 1_000 else values // 1_000)])
+        limit = 9_000_000_000_000_000_000 // nanos
         far = np.abs(values) > limit
         usual = _usual_unit(values)
-        mistaken = np.array([u not in ("", unit) for u in usual]) if _any_unusual(values, nanos) else np.zeros(len(values), np.bool_)
+        mistaken = np.array([u not in ("", unit) for u in usual], np.bool_)
         for row in np.flatnonzero(far | mistaken):
             seems = f"; it looks like {usual[row]}" if usual[row] not in ("", unit) else ""
             self.refusals.add(int(row), "time_unit", f"{name}={values[row]} is not a usual time in {unit}{seems}")

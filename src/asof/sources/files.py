@@ -238,12 +238,15 @@ def _tabled(
 
 
 def _column(values: list[object]) -> pa.Array:
-    if any(isinstance(v, list) for v in values):
-        return pa.array([v if isinstance(v, list) else None if v is None else [str(v)] for v in values], pa.list_(pa.string()))
+    kinds = {type(v) for v in values} - {type(None)}
+    if list in kinds and kinds <= {list, str}:
+        return pa.array([[v] if isinstance(v, str) else v for v in values], pa.list_(pa.string()))
     try:
-        return pa.array(values)
+        if list not in kinds:
+            return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        return pa.array([None if v is None else v if isinstance(v, str) else json.dumps(v) for v in values], pa.string())
+        pass  # mixed kinds
+    return pa.array([v if v is None or isinstance(v, str) else json.dumps(v) for v in values], pa.string())
 
 
 READERS: dict[str, Callable[[Path], Iterator[RawBatch]]] = {

@@ -54,13 +54,13 @@ def make_sample(days: int = 260, seed: int = 7) -> Sample:
 
 
 def _events(rng: np.random.Generator, name: str, opens: np.ndarray, moves: np.ndarray) -> list[dict[str, object]]:
-    found = []
+    found: list[dict[str, object]] = []
     for ts, move in zip(opens, moves, strict=True):
         for _ in range(int(rng.poisson(0.6 + 60 * abs(move)))):
             happened = int(ts) - int(rng.integers(0, 100 * 60_000_000))
             enriched = happened + int(rng.integers(1_000_000, 30_000_000))
             score = float(np.clip(np.round(rng.normal(np.sign(move) * 0.25, 0.4), 4), -1, 1))
-            event = {
+            event: dict[str, object] = {
                 "event_id": str(uuid.UUID(bytes=rng.bytes(16), version=4)),
                 "enriched_at_utc": _text(enriched),
                 "event_time_utc": _text(happened),

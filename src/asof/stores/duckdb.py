@@ -78,7 +78,7 @@ class DuckDBStore:
 
     def _prepare(self, read_only: bool) -> None:
         """Create the tables of a new store; refuse a store of a newer layout, or a file of another program."""
-        tables = {row[0] for row in self._rows("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main'")}
+        tables = {str(row[0]) for row in self._rows("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main'")}
         if "layout" in tables:
             version = self._rows("SELECT max(version) FROM layout")[0][0]
             if not isinstance(version, int) or version > LAYOUT:
