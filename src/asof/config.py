@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 
 from pydantic import AliasChoices, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from asof.errors import AsofError, did_you_mean
 
@@ -47,12 +48,22 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # it would also take the names of asof.toml, such as STORE
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # pydantic-settings passes them by name
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, then the environment, then `asof.toml`."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        set_here = {name: os.environ[variable] for name, variable in variables().items() if variable in os.environ}
+        return init_settings, InitSettingsSource(settings_cls, set_here), TomlConfigSettingsSource(settings_cls)
+
+
+def variables() -> dict[str, str]:
+    """The environment variable of each setting."""
+    found = {}
+    for name, field in Settings.model_fields.items():
+        assert isinstance(field.validation_alias, AliasChoices)
+        found[name] = str(field.validation_alias.choices[0])
+    return found
 
 
 class ConfigError(AsofError):

@@ -89,3 +89,18 @@ def hash_text(hashes, seeds, offsets, data):
         h = (h ^ (h >> 30)) * 0xBF58476D1CE4E5B9
         h = (h ^ (h >> 27)) * 0x94D049BB133111EB
         hashes[i] = h ^ (h >> 31)
+
+
+def carry_latest(out, known, offsets, lookback):
+    """For each bar the latest time at which one of its last `lookback` bars became known: before it, a vector would tell the future."""
+    for s in range(len(offsets) - 1):
+        best = offsets[s]
+        for i in range(offsets[s], offsets[s + 1]):
+            if known[i] >= known[best]:
+                best = i
+            elif best <= i - lookback:
+                best = i - lookback + 1
+                for k in range(best + 1, i + 1):
+                    if known[k] >= known[best]:
+                        best = k
+            out[i] = known[best]

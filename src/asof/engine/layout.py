@@ -11,6 +11,7 @@ from asof.engine.panel import Ints
 _lay_out = compile_loop(finishing.lay_out)
 _list_flags = compile_loop(finishing.list_flags)
 _hash_text = compile_loop(finishing.hash_text)
+_carry_latest = compile_loop(finishing.carry_latest)
 
 
 def offsets_of(codes: Ints, rank: Ints, ts: Ints) -> Ints | None:
@@ -49,3 +50,10 @@ def surely_distinct(codes: Ints, offsets: np.ndarray, data: np.ndarray) -> bool:
     _hash_text(hashes, codes.astype(np.uint64), offsets, data)
     hashes.sort()
     return not bool((hashes[1:] == hashes[:-1]).any())
+
+
+def known_since(known: Ints, offsets: Ints, lookback: int) -> Ints:
+    """When each bar's vector can be known: as soon as the last of the `lookback` bars that it depends on is."""
+    out = np.empty(len(known), np.int64)
+    _carry_latest(out, known, offsets, lookback)
+    return out

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from asof.engine.layout import flag_numbers, offsets_of, order_of, surely_distinct
+from asof.engine.layout import flag_numbers, known_since, offsets_of, order_of, surely_distinct
 from asof.engine.panel import Floats, Ints, Panel
 from asof.engine.plan import Plan
 from asof.engine.run import MORSEL_ROWS, Block, run_each
@@ -114,7 +114,8 @@ def vectors_of(
     schema = vector_schema(tuple(feature_set.features))
     known = pc.add(bars["ts"].cast(pa.int64()), timeframe(timeframe_text)).cast(UTC)
     if bars["available_at"].null_count < len(bars):
-        known = pc.coalesce(bars["available_at"], known)
+        told = micros(pc.coalesce(bars["available_at"], known))
+        known = pa.chunked_array([pa.array(known_since(told, panel.offsets, plan.lookback)).cast(UTC)])
     instrument, ts, available = (_one_chunk(column) for column in (bars["instrument_id"], bars["ts"], known))
     repeated = [
         pa.repeat(pa.scalar(v, t), MORSEL_ROWS)
