@@ -53,11 +53,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Candidate:
-    """Something to time. `prepare` runs before each turn, off the clock; `scaled` multiplies the time of one who did a part of the work."""
+    """Something to time. `prepare` runs before each turn, off the clock."""
 
     run: Callable[[], Any]
     prepare: Callable[[], None] = lambda: None
-    scaled: float = 1.0
 
 
 def take_turns(
@@ -74,7 +73,7 @@ def take_turns(
             gc.collect()
             began = time.perf_counter()
             answer = candidate.run()
-            seconds[name].append((time.perf_counter() - began) * candidate.scaled)
+            seconds[name].append(time.perf_counter() - began)
             if not turn:
                 first_answers(name, answer)
             del answer

@@ -2,7 +2,8 @@
 
 All three use the same insight, which none of them has by itself: the events in a window change only when one comes in (at its
 time) or falls out (a microsecond after its hour is over). So the windows are worked out at these edges, two for each event, and
-each bar takes those of the newest edge before it. With 2M events on 10M bars that is about twice as fast as a window for every bar.
+each bar takes those of the newest edge before it. With a fifth as many events as bars, Polars and DuckDB are faster this way than
+with a window for every bar.
 
 Each peer starts from its own kind of table, made before the clock starts, and is spared the flags, counts and times that asof adds.
 """
@@ -143,5 +144,6 @@ def _pandas_windows(events: pd.DataFrame) -> pd.DataFrame:
     unweighted = most.to_numpy() == 0
     windows.loc[unweighted, "sentiment_weighted_1h"] = windows["sentiment_mean_1h"][unweighted]
     windows.loc[count < 1, ["sentiment_mean_1h", "sentiment_conf_mean_1h", "sentiment_weighted_1h"]] = float("nan")
-    windows.loc[count < 2, "sentiment_std_1h"] = float("nan")
+    half_range = (hour["score"].max() - hour["score"].min()).to_numpy() / 2  # what rolling loses where two scores are nearly the same
+    windows.loc[count <= 2, "sentiment_std_1h"] = pd.Series(half_range).where(count == 2)
     return windows

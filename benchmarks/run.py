@@ -66,7 +66,9 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="The benchmarks, ours beside its peers.")
-    parser.add_argument("--scale", type=_positive(float), default=1.0, help="how much of the full data; 1.0 takes a while and some 15 GB")
+    parser.add_argument(
+        "--scale", type=_positive(float), default=1.0, help="how much of the full data; 1.0 takes a while, and gigabytes of memory and disk"
+    )
     parser.add_argument("--only", action="append", choices=BENCHMARKS, help="one benchmark; may be given again")
     parser.add_argument("--repeat", type=_positive(int), default=3, help="rounds; the median counts")
     parser.add_argument("--json", type=_absolute, help="write the figures there")
@@ -116,13 +118,14 @@ def _work_folder() -> Iterator[Path]:
 
 def _facts(scale: float, repeat: int) -> dict[str, str]:
     """What the figures depend on."""
+    versions = (f"Python {platform.python_version()}", f"asof {asof.__version__}", *(f"{name} {version(name)}" for name in PACKAGES))
     load = f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "unknown"
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "machine": f"{os.cpu_count()} cores, {_processor()}",
         "load before": load,
         "scale": f"{scale:g}, medians of {repeat}",
-        "versions": ", ".join([f"Python {platform.python_version()}", f"asof {asof.__version__}", *(f"{name} {version(name)}" for name in PACKAGES)]),
+        "versions": ", ".join(versions),
     }
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("quick", max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+from tests.crashes import Work, make_work
+
+settings.register_profile("quick", max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", parent=settings.get_profile("quick"), max_examples=400)
 settings.load_profile("quick")  # `pytest --hypothesis-profile thorough` looks longer
 
@@ -19,3 +21,9 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the real market data is not beside the checkout (no folder {folder.parent.name}/{folder.name})")
     return folder
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
+    """Commands that take long enough to be ended in the middle."""
+    return make_work(tmp_path_factory.mktemp("work"))

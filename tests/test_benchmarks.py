@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import asof
+
 RUN = Path(__file__).parents[1] / "benchmarks" / "run.py"
 NAMES = ("fs_v1", "join", "backfill", "memory", "imports", "cold")
 
 
 def benchmark(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, RUN, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    surroundings = os.environ | {"PYTHONPATH": str(Path(asof.__file__).parents[1])}  # the tests' own path may be relative to another folder
+    return subprocess.run([sys.executable, RUN, *arguments], cwd=folder, env=surroundings, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.slow

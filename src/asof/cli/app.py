@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 import typer
 from rich.markup import escape
@@ -13,6 +14,7 @@ from rich.markup import escape
 from asof import __version__
 from asof.cli import apply, backfill, demo, doctor, get, ingest, init, join, plan
 from asof.cli.console import err
+from asof.cli.interrupts import noticed, watching
 from asof.errors import AsofError
 
 INTERRUPTED = 130
@@ -57,17 +59,33 @@ def root(
 
 def run() -> None:
     """Run the command line; every error ends as one message on standard error and a stable exit code."""
+    with watching():
+        _run()
+
+
+def _run() -> None:
     try:
         app(prog_name="asof")
     except AsofError as error:
+        if noticed():
+            _stop()
         if "--json" in sys.argv:
             sys.stdout.write(json.dumps({"error": str(error), "kind": type(error).__name__}) + "\n")
         err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(error.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # Typer has turned the KeyboardInterrupt into this
-            err.print("stopped; what was not yet committed is undone. Run the same command again to finish.", soft_wrap=True)
+            _stop()
         raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except Exception:
+        if noticed():  # whatever broke, it broke because of that
+            _stop()
+        raise
+
+
+def _stop() -> NoReturn:
+    err.print("stopped; what was not yet committed is undone. Run the same command again to finish.", soft_wrap=True)
+    sys.exit(INTERRUPTED)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import pyarrow as pa
 import typer
@@ -27,11 +27,13 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-WIDE = 400
-"""Columns of a table that goes to a file or a pipe."""
+from asof.cli.interrupts import check
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+WIDE = 400
+"""Columns of what goes to a file or a pipe: a line there is a line, and no table is squeezed."""
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else WIDE)
 
 StoreOption = Annotated[
     str | None, typer.Option("--store", help="Store to use: duckdb:///path or a plain path.", envvar="ASOF_STORE", show_envvar=True)
@@ -53,11 +55,23 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed or 0:,.0f} rows/s")
 
 
+class _Progress(Progress):
+    """A progress bar that stops the work at its next step where a Ctrl-C was swallowed."""
+
+    def update(self, *args: Any, **options: Any) -> None:
+        check()
+        super().update(*args, **options)
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        check()
+        super().advance(task_id, advance)
+
+
 @contextmanager
 def progress(title: str, quiet: bool) -> Iterator[tuple[Progress, TaskID]]:
     """A progress bar on standard error with rate and time left; none where nobody looks."""
     columns = (SpinnerColumn(), TextColumn(title), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
+    with _Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
         yield bar, bar.add_task(title, total=None)
 
 
@@ -68,7 +82,7 @@ def show_table(rows: pa.Table, title: str | None = None) -> None:
         table.add_column(field.name, justify="right" if pa.types.is_floating(field.type) else "left", overflow="fold")
     for row in rows.to_pylist():
         table.add_row(*map(_cell, row.values()))
-    out.print(table, width=None if out.is_terminal else WIDE)
+    out.print(table)
 
 
 def _cell(value: object) -> str:

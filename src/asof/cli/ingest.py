@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from asof.cli.console import JsonOption, StoreOption, emit, err, out, progress
-from asof.errors import DataError, did_you_mean
+from asof.errors import did_you_mean
 from asof.feature_store import connect
 from asof.jobs.ingest import Ingestion, IngestReport
 from asof.records import BARS
@@ -68,9 +68,9 @@ def _columns(given: list[str] | None, known: tuple[str, ...]) -> dict[str, str]:
     for text in given or ():
         ours, found, theirs = text.partition("=")
         if not found or not theirs:
-            raise DataError(f"--column {text!r} is not OURS=THEIRS, such as ts=ts_open_utc")
+            raise typer.BadParameter(f"{text!r} is not OURS=THEIRS, such as ts=ts_open_utc", param_hint="--column")
         if ours not in known:
-            raise DataError(f"--column {text!r}: {ours!r} is none of {', '.join(known)}{did_you_mean(ours, known)}")
+            raise typer.BadParameter(f"{ours!r} is none of {', '.join(known)}{did_you_mean(ours, known)}", param_hint="--column")
         mapped[ours] = theirs
     return mapped
 

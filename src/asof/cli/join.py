@@ -33,7 +33,7 @@ def join(
     """Join features to entity rows as of each row's event_timestamp. Every row is kept, in its order."""
     form = file.suffix.lstrip(".")
     if form not in TABLES:
-        raise DataError(f"{file}: the name must end in one of {', '.join('.' + t for t in TABLES)}")
+        raise typer.BadParameter(f"{file}: the name must end in one of {', '.join('.' + t for t in TABLES)}", param_hint="--out")
     rows = _entities(entities)
     age = None if max_age is None else timedelta(microseconds=duration(max_age))
     with connect(store) as opened:

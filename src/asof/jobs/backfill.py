@@ -2,7 +2,7 @@
 
 1. `parts` cuts the work into groups of instruments, or stretches of one long history with its lookback in front, each of at most so
    many bars as the memory allows.
-2. Each part is read, computed by the engine on its threads, and upserted in one transaction.
+2. Each part is read, computed by the engine on its threads, and upserted in one transaction while the next one is computed.
 3. Vectors that are there already, with the same bits, are left alone: a backfill that was killed is finished by running it again.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -27,7 +28,7 @@ from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Changes, Selection, Stor
 Progress = Callable[[int, int], None]
 """Told how many more bars are done, and of how many in all."""
 
-MOST_PART_ROWS = 1_500_000
+MOST_PART_ROWS = 750_000
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ def memory_bytes(text: str) -> int:
 
 
 def part_rows(memory: int, features: int) -> int:
-    """How many bars a part may have so that a third of `memory` holds its bars and vectors, and the store has the rest."""
-    return int(np.clip(memory // 3 // (400 + 32 * features), 20_000, MOST_PART_ROWS))
+    """How many bars a part may have so that a third of `memory` holds two parts' bars and vectors, and the store has the rest."""
+    return int(np.clip(memory // 6 // (400 + 32 * features), 20_000, MOST_PART_ROWS))
 
 
 def backfill(
@@ -96,11 +97,17 @@ def backfill(
     spans = spans.filter(pc.is_in(spans["instrument_id"], pa.array(wanted)))
     todo = list(parts(store, spans, timeframe, feature_set.lookback, part_rows(memory, len(feature_set.features)), start, end))
     total, computed, changes = sum(p.rows for p in todo), 0, Changes()
-    for part in todo:
-        vectors = _compute(store, the_plan, timeframe, part, now, pipeline_version, threads)
-        changes += store.upsert(vectors_table(feature_set), vectors, now)
-        computed += len(vectors)
-        progress(part.rows, total)
+    table = vectors_table(feature_set)
+    with ThreadPoolExecutor(1, thread_name_prefix="asof-store") as writer:
+        writing: Future[Changes] | None = None
+        for part, following in zip([None, *todo], [*todo, None], strict=True):
+            vectors = _compute(store, the_plan, timeframe, following, now, pipeline_version, threads) if following else None
+            if writing and part:
+                changes += writing.result()
+                progress(part.rows, total)
+            if vectors is not None:
+                writing = writer.submit(store.upsert, table, vectors, now)
+                computed += len(vectors)
     return BackfillReport(computed, changes, without)
 
 
