@@ -24,7 +24,7 @@ COMMANDS = {
 }
 """The commands that are ended in the middle. Each works in several transactions: a file, or a part of the bars."""
 
-INSTRUMENTS, BARS = 40, 10_000
+INSTRUMENTS, BARS = 30, 10_000
 READY = "import sys; from asof.cli.app import run; sys.stderr.write('ready\\n'); sys.stderr.flush(); run()"
 
 
@@ -106,8 +106,7 @@ def contents(folder: Path) -> dict[str, list[tuple[object, ...]]]:
     found = {}
     with duckdb.connect(str(folder / "asof.duckdb"), read_only=True) as connection:
         for schema, table in connection.execute("SELECT schema_name, table_name FROM duckdb_tables() ORDER BY ALL").fetchall():
-            columns = connection.execute(f"SELECT * FROM {schema}.{table} LIMIT 0").description
-            names = ", ".join(f'"{c[0]}"' for c in columns if c[0] not in unseen)
-            sql = f"SELECT count(*), bit_xor(hash({names})), sum(hash({names})) FROM {schema}.{table}"
-            found[f"{schema}.{table}"] = connection.execute(sql).fetchall()
+            rows = connection.table(f"{schema}.{table}")
+            names = ", ".join(f'"{name}"' for name in rows.columns if name not in unseen)
+            found[f"{schema}.{table}"] = rows.aggregate(f"count(*), bit_xor(hash({names})), sum(hash({names}))").fetchall()
     return found

@@ -16,7 +16,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_that_is_killed_at_any_moment_and_run_again_leaves_the_same_rows(tmp_path: Path, work: Work, name: str, seed: int) -> None:
+def test_a_command_that_is_killed_at_any_moment_and_run_again_leaves_the_same_rows(
+    tmp_path: Path, work: Work, name: str, seed: int
+) -> None:
     folder = work.copy(name, tmp_path)
     process = started(folder, name)
     share = (seed + random.Random(seed).random()) / 4  # noqa: S311  # one moment in each quarter of the run

@@ -15,6 +15,10 @@ class DefinitionError(AsofError):
     exit_code = 3
 
 
+class UnknownName(DefinitionError, AttributeError):
+    """A column or operator that does not exist."""
+
+
 class VersionConflict(DefinitionError):
     """A registered version whose definition has changed; versions are immutable."""
 
@@ -45,5 +49,5 @@ class MissingExtra(AsofError):
 
 def did_you_mean(word: str, known: "list[str] | tuple[str, ...]") -> str:
     """`"; did you mean 'x'?"` for the nearest of `known`, or an empty string."""
-    near = get_close_matches(word, known, n=1)
+    near = get_close_matches(word, known, n=1, cutoff=0.5 if len(word) < 4 else 0.6)
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -47,8 +47,8 @@ EVENTS = pa.schema(
 """An event as one instrument sees it. `enriched_at_utc` is its first enrichment, `scored_at_utc` the one that gave the scores."""
 
 VECTOR_KEYS = pa.schema([("instrument_id", pa.string()), ("timeframe", pa.string()), ("ts", UTC)])
-FLAGS = pa.list_(pa.dictionary(pa.int8(), pa.string()))
-"""Quality flags: few names, said often, so each is stored once."""
+FLAGS = pa.list_(pa.string())
+"""Quality flags: the names of those that are raised, sorted."""
 
 VECTOR_REST = pa.schema(
     [

@@ -213,9 +213,7 @@ def test_a_changed_definition_is_refused_everywhere_with_the_difference(asof: Co
         assert "Give the new definition a new version" in done.errors
 
 
-def test_a_changed_setting_of_a_shipped_set_is_a_changed_definition(
-    asof: Command, project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_changed_setting_of_a_shipped_set_is_a_changed_definition(asof: Command, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert asof("backfill", "fs_v1", "-t", "1d").code == 0
     monkeypatch.setenv("FEATURE_EVENT_WINDOW_MINUTES", "1440")
     done = asof("backfill", "fs_v1", "-t", "1d")
@@ -244,7 +242,10 @@ def test_a_version_that_is_no_longer_defined_is_rebuilt_from_the_registry(asof: 
         ("from asof import oops", "features.py: ImportError: cannot import name 'oops'"),
         ("def", "features.py line 1: invalid syntax"),
         ("from asof import FeatureSet\nFeatureSet('x y', {})", "feature set version 'x y' must be a letter"),
-        ("from asof import FeatureSet, bars\na = FeatureSet('a', {'x': bars.open + 1})\nb = FeatureSet('a', {'x': bars.open + 2})", "defines a twice"),
+        (
+            "from asof import FeatureSet, bars\na = FeatureSet('a', {'x': bars.open + 1})\nb = FeatureSet('a', {'x': bars.open + 2})",
+            "defines a twice",
+        ),
         ("from asof import FeatureSet, bars\na = FeatureSet('fs_v1', {'x': bars.open + 1})", "redefines fs_v1, which ships with asof"),
     ],
 )
@@ -279,9 +280,7 @@ def test_settings_that_are_no_text_are_refused(asof: Command, folder: Path) -> N
     assert "asof.toml is not valid TOML" in asof("plan").said
 
 
-def test_the_environment_wins_over_the_file_and_an_option_over_both(
-    asof: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_wins_over_the_file_and_an_option_over_both(asof: Command, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "asof.toml").write_text("store = 'file.duckdb'")
     asof("plan")
     monkeypatch.setenv("ASOF_STORE", "environment.duckdb")
@@ -418,8 +417,16 @@ def test_a_join_keeps_every_row_in_its_order_with_its_own_columns(asof: Command,
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("rows.csv", "instrument_id,event_timestamp\nALFA,2024-03-01\n", "rows.csv: row 1.*no zone|row 1: event_timestamp=2024-03-01 has no zone"),
-        ("rows.csv", "instrument_id,event_timestamp\nALFA,2024-03-01T00:00:00Z,extra\n", "rows.csv line 2: the line has 3 columns, the header 2"),
+        (
+            "rows.csv",
+            "instrument_id,event_timestamp\nALFA,2024-03-01\n",
+            "rows.csv: row 1.*no zone|row 1: event_timestamp=2024-03-01 has no zone",
+        ),
+        (
+            "rows.csv",
+            "instrument_id,event_timestamp\nALFA,2024-03-01T00:00:00Z,extra\n",
+            "rows.csv line 2: the line has 3 columns, the header 2",
+        ),
         ("rows.jsonl", '{"instrument_id": "A", "event_timestamp": "2024-03-01T00:00:00Z"}\n{oops\n', "rows.jsonl line 2"),
         ("rows.csv", "instrument_id,event_timestamp\n,2024-03-01T00:00:00Z\n", "row 1: instrument_id is missing"),
         ("rows.csv", "instrument_id,event_timestamp,ret_1\nA,2024-03-01T00:00:00Z,1\n", "the entities already have ret_1"),
@@ -456,7 +463,10 @@ def test_doctor_finds_what_is_there(asof: Command, project: Path) -> None:
     done = asof("doctor", "--json")
     assert done.code == 0
     findings = {f["what"]: (f["state"], f["detail"]) for f in done.json["findings"]}  # type: ignore[attr-defined]
-    assert findings["rows"] == ("ok", "bars 1,300, events 2,154, my_v1 1,300, quarantine 0, feature_quality_log 0") or "my_v1 1,300" in findings["rows"][1]
+    assert (
+        findings["rows"] == ("ok", "bars 1,300, events 2,154, my_v1 1,300, quarantine 0, feature_quality_log 0")
+        or "my_v1 1,300" in findings["rows"][1]
+    )
     assert findings["registry"] == ("ok", "my_v1")
     assert findings["settings"] == ("ok", "asof.toml")
 

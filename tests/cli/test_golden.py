@@ -16,7 +16,9 @@ GOLDEN = {60: "fs_v1_stocknet_1d.parquet", 1440: "fs_v1_stocknet_1d_window_1440m
 
 
 @pytest.fixture(params=GOLDEN)
-def vectors(request: pytest.FixtureRequest, asof: Command, shared_data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[pa.Table, pa.Table]:
+def vectors(
+    request: pytest.FixtureRequest, asof: Command, shared_data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[pa.Table, pa.Table]:
     """What the commands give for one window, and what is expected of them."""
     monkeypatch.setenv("FEATURE_EVENT_WINDOW_MINUTES", str(request.param))
     mapped = ("-c", "instrument_id=ticker", "-c", "ts=ts_open_utc", "-t", "1d", "--source", "stocknet")

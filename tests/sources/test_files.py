@@ -61,7 +61,13 @@ def test_the_same_bars_in_any_format_are_the_same_in_the_store(tmp_path: Path) -
 
 def test_the_same_events_in_any_format_are_the_same_in_the_store(tmp_path: Path) -> None:
     flat = [
-        {"event_id": f"e{n}", "enriched_at_utc": f"2024-03-01T12:{n:02d}:00Z", "tickers": ["A", "B"][: 1 + n % 2], "score": n / 20 - 1, "confidence": n / 20}
+        {
+            "event_id": f"e{n}",
+            "enriched_at_utc": f"2024-03-01T12:{n:02d}:00Z",
+            "tickers": ["A", "B"][: 1 + n % 2],
+            "score": n / 20 - 1,
+            "confidence": n / 20,
+        }
         for n in range(20)
     ]
     outcomes = [ingest(path, kind="events") for path in written(tmp_path, flat)]
@@ -79,7 +85,10 @@ def test_a_compressed_text_file_is_read_as_the_text_in_it(tmp_path: Path) -> Non
 
 SHAPES: dict[str, dict[str, object]] = {
     "symbols and a nested sentiment": {"tickers": ["A", "B"], "sentiment": {"score": 0.5, "confidence": 0.25, "model": "m"}},
-    "objects with a symbol": {"tickers": [{"symbol": "A", "confidence": 1}, {"symbol": "B"}], "sentiment": {"score": 0.5, "confidence": 0.25}},
+    "objects with a symbol": {
+        "tickers": [{"symbol": "A", "confidence": 1}, {"symbol": "B"}],
+        "sentiment": {"score": 0.5, "confidence": 0.25},
+    },
     "a flat sentiment": {"tickers": ["A", "B"], "sentiment_score": 0.5, "sentiment_confidence": 0.25},
     "plain names": {"tickers": ["A", "B"], "score": 0.5, "confidence": 0.25},
     "symbols in one text": {"tickers": " A, B;", "score": 0.5, "confidence": 0.25},
@@ -240,7 +249,7 @@ def test_a_folder_and_a_missing_file_are_refused_with_the_mend(tmp_path: Path) -
         ingest(tmp_path)
     with pytest.raises(DataError, match=r"bar\.jsonl does not exist; did you mean 'bars\.jsonl'\?"):
         ingest(tmp_path / "bar.jsonl")
-    with pytest.raises(DataError, match="does not exist$"):
+    with pytest.raises(DataError, match=r"does not exist$"):
         ingest(tmp_path / "no" / "bars.jsonl")
 
 
@@ -269,7 +278,16 @@ def test_malformed_json_is_refused_with_its_line_number_and_the_rest_goes_in(tmp
 
 def test_a_line_with_too_many_or_too_few_columns_is_refused_with_its_line_number(tmp_path: Path) -> None:
     header, good = b"instrument_id,timeframe,ts,close\n", b"%s,1d,2024-03-01T12:00:00Z,1\n"
-    lines = [good % b"A", b"\n", good.replace(b"Z,1", b"Z,1,2") % b"B", good % b"C", b"D,1d\n", b",,,\n", b"E,1d,yesterday,1\n", good % b"F"]
+    lines = [
+        good % b"A",
+        b"\n",
+        good.replace(b"Z,1", b"Z,1,2") % b"B",
+        good % b"C",
+        b"D,1d\n",
+        b",,,\n",
+        b"E,1d,yesterday,1\n",
+        good % b"F",
+    ]
     done = ingest(broken(tmp_path, "bars.csv", header + b"".join(lines)))
     assert done.refused == [("malformed_line", 4), ("malformed_line", 6), ("malformed_time", 8)]
     assert done.quarantine[0]["detail"] == "the line has 5 columns, the header 4"
@@ -321,7 +339,7 @@ def test_a_column_that_only_some_batches_have_is_missing_in_the_others(tmp_path:
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=5), children, max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
 FIELDS = st.sampled_from(["instrument_id", "timeframe", "ts", "close", "volume", "available_at", "source", "other"])
@@ -332,8 +350,11 @@ def test_whatever_json_comes_every_row_goes_in_or_is_refused_and_nothing_crashes
     tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, object]]
 ) -> None:
     path = write_lines(tmp_path_factory.mktemp("rows") / "bars.jsonl", [GOOD_BAR, *(GOOD_BAR | row for row in rows)])
-    done = accounted(path)
-    assert done is None or done.report.accepted + done.report.unchanged + done.report.refused == len(rows) + 1
+    done = outcome(path)
+    if isinstance(done, str):
+        assert done.startswith(str(path))
+    else:
+        assert done.report.accepted + done.report.unchanged + done.report.refused == len(rows) + 1
 
 
 EVENT_FIELDS = st.sampled_from(["event_id", "enriched_at_utc", "event_time_utc", "tickers", "sentiment", "other"])
@@ -344,14 +365,16 @@ def test_whatever_events_come_every_row_goes_in_or_is_refused_and_nothing_crashe
     tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, object]]
 ) -> None:
     path = write_lines(tmp_path_factory.mktemp("rows") / "events.jsonl", [GOOD_EVENT, *(GOOD_EVENT | row for row in rows)])
-    done = accounted(path, "events")
-    assert done is None or done.report.accepted + done.report.unchanged + done.report.refused >= len(rows) + 1
+    done = outcome(path, "events")
+    if isinstance(done, str):
+        assert done.startswith(str(path))
+    else:
+        assert done.report.accepted + done.report.unchanged + done.report.refused >= len(rows) + 1
 
 
-def accounted(path: Path, kind: str = "bars") -> Outcome | None:
-    """What an ingestion does; None where it refuses the file as a whole, which it must say in words."""
+def outcome(path: Path, kind: str = "bars") -> Outcome | str:
+    """What an ingestion does, or what it says where it refuses the file as a whole."""
     try:
         return ingest(path, kind=kind)
     except DataError as error:
-        assert str(error).startswith(str(path))
-        return None
+        return str(error)

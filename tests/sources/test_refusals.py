@@ -58,7 +58,11 @@ BAD_EVENTS: dict[str, tuple[str, dict[str, object], str]] = {
     "no score": ("missing_score", {"sentiment": {"score": None, "confidence": 0.5}}, "score is missing"),
     "no sentiment": ("missing_score", {"sentiment": None}, "score is missing"),
     "a score of NaN": ("missing_score", {"sentiment": {"score": math.nan, "confidence": 0.5}}, "score is missing"),
-    "a negative confidence": ("confidence_out_of_range", {"sentiment": {"score": 0, "confidence": -0.1}}, "confidence=-0.1 is outside 0..1"),
+    "a negative confidence": (
+        "confidence_out_of_range",
+        {"sentiment": {"score": 0, "confidence": -0.1}},
+        "confidence=-0.1 is outside 0..1",
+    ),
     "no confidence": ("missing_confidence", {"sentiment": {"score": 0}}, "confidence is missing"),
     "no tickers": ("no_tickers", {"tickers": []}, "the event names no ticker"),
     "null tickers": ("no_tickers", {"tickers": None}, "the event names no ticker"),
@@ -207,7 +211,9 @@ def test_whole_numbers_are_times_in_the_unit_that_is_said(tmp_path: Path, unit: 
 @pytest.mark.parametrize("unit", UNITS)
 def test_whole_numbers_without_a_unit_are_refused_with_the_unit_that_they_look_like(tmp_path: Path, unit: str, ending: str) -> None:
     (path,) = written(tmp_path, [GOOD_BAR | {"ts": MOMENT * UNITS[unit]}], [ending])
-    with pytest.raises(DataError, match=rf"ts holds whole numbers without a unit; {MOMENT * UNITS[unit]} looks like {unit}: say --unit {unit}"):
+    with pytest.raises(
+        DataError, match=rf"ts holds whole numbers without a unit; {MOMENT * UNITS[unit]} looks like {unit}: say --unit {unit}"
+    ):
         ingest(path)
 
 

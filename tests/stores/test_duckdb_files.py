@@ -75,7 +75,9 @@ def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(path: Path) -> 
         ("postgres://host/db", r"unknown kind 'postgres'"),
     ],
 )
-def test_a_url_that_opens_nothing_is_refused_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, message: str) -> None:
+def test_a_url_that_opens_nothing_is_refused_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, message: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StoreError, match=message):
         open_store(url)
@@ -146,7 +148,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     mount = shutil.which("mount")
     if os.geteuid() != 0 or mount is None:
         pytest.skip("only root can mount a small disk")
-    done = subprocess.run([mount, "-t", "tmpfs", "-o", f"size={SMALL_DISK}", "tmpfs", str(folder)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [mount, "-t", "tmpfs", "-o", f"size={SMALL_DISK}", "tmpfs", str(folder)], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
     yield folder

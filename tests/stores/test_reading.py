@@ -107,9 +107,7 @@ def test_spans_tell_how_many_bars_there_are_and_from_when_to_when(store: Store) 
     assert store.spans()["timeframe"].to_pylist() == ["1d", "1m", "1m"]
 
 
-@given(
-    opens=st.lists(st.integers(0, 60), min_size=1, max_size=25, unique=True), every=st.integers(1, 9), lookback=st.integers(1, 9)
-)
+@given(opens=st.lists(st.integers(0, 60), min_size=1, max_size=25, unique=True), every=st.integers(1, 9), lookback=st.integers(1, 9))
 def test_cuts_are_every_nth_bar_with_the_first_of_its_lookback(new_store: Opener, opens: list[int], every: int, lookback: int) -> None:
     with new_store() as store:
         store.upsert(BARS_TABLE, bars_of(*(bar(n) for n in opens), *(bar(n, instrument="B") for n in range(5))), NOON)

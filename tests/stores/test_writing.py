@@ -44,7 +44,7 @@ def kind(request: pytest.FixtureRequest, store: Store) -> Kind:
 @pytest.fixture(params=["table", "stream"])
 def given_as(request: pytest.FixtureRequest) -> Callable[[pa.Table], object]:
     """The two ways in which rows reach a store."""
-    return (lambda rows: rows) if request.param == "table" else lambda rows: streamed(rows)
+    return (lambda rows: rows) if request.param == "table" else streamed
 
 
 def test_new_rows_are_inserted_and_read_back_by_key(store: Store, kind: Kind, given_as: Callable[[pa.Table], object]) -> None:
@@ -126,9 +126,7 @@ Writes = list[dict[int, float | None]]
 
 
 @given(
-    writes=st.lists(
-        st.dictionaries(st.integers(0, 5), st.sampled_from([None, 1.0, 2.0, 3.0]), min_size=1), min_size=1, max_size=6
-    ),
+    writes=st.lists(st.dictionaries(st.integers(0, 5), st.sampled_from([None, 1.0, 2.0, 3.0]), min_size=1), min_size=1, max_size=6),
     stream=st.booleans(),
 )
 def test_every_past_state_can_be_read_again(new_store: Opener, writes: Writes, stream: bool) -> None:
@@ -185,10 +183,14 @@ def test_a_stream_that_breaks_leaves_nothing_behind(store: Store) -> None:
 
 
 def test_a_transaction_keeps_all_its_writes_or_none(store: Store) -> None:
-    with pytest.raises(ZeroDivisionError), store.transaction():
-        store.upsert(BARS_TABLE, streamed(bars_of(bar(0))), NOON)
-        store.upsert(EVENTS_TABLE, events_of(event("e", 0)), NOON)
-        raise ZeroDivisionError
+    def failing() -> None:
+        with store.transaction():
+            store.upsert(BARS_TABLE, streamed(bars_of(bar(0))), NOON)
+            store.upsert(EVENTS_TABLE, events_of(event("e", 0)), NOON)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        failing()
     assert (closes(store), rows_in(store, EVENTS_TABLE)) == ({}, [])
     with store.transaction():
         store.upsert(BARS_TABLE, streamed(bars_of(bar(0))), NOON)
@@ -249,9 +251,9 @@ def test_in_whatever_order_enrichments_arrive_the_first_place_and_the_newest_sco
 
 
 def test_vectors_of_a_set_that_is_not_registered_are_refused_with_the_mend(store: Store) -> None:
-    with pytest.raises(StoreError, match="mini.*asof apply"):
+    with pytest.raises(StoreError, match=r"mini.*asof apply"):
         store.upsert(VECTORS_TABLE, vectors_of(vector(0)), NOON)
-    with pytest.raises(StoreError, match="mini.*asof apply"):
+    with pytest.raises(StoreError, match=r"mini.*asof apply"):
         rows_in(store, VECTORS_TABLE)
-    with pytest.raises(StoreError, match="mini.*asof apply"):
+    with pytest.raises(StoreError, match=r"mini.*asof apply"):
         store.latest(VECTORS_TABLE, Selection("1m"))

@@ -28,7 +28,7 @@ def backfill(
     budget = memory_bytes(memory)
     with (
         connect(store, memory=f"{budget // 2 >> 20}MiB", threads=threads) as opened,
-        progress(f"backfill {feature_set}", as_json) as (bar, task),
+        progress(f"backfill {feature_set}", as_json) as step,
     ):
         began = time.perf_counter()
         report = opened.backfill(
@@ -39,7 +39,7 @@ def backfill(
             end=end,
             threads=threads,
             memory=memory,
-            progress=lambda done, total: bar.update(task, advance=done, total=total),
+            progress=step,
         )
         seconds = time.perf_counter() - began
     changes = report.changes

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import pyarrow as pa
 import typer
@@ -20,7 +20,6 @@ from rich.progress import (
     ProgressColumn,
     SpinnerColumn,
     Task,
-    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -55,24 +54,22 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed or 0:,.0f} rows/s")
 
 
-class _Progress(Progress):
-    """A progress bar that stops the work at its next step where a Ctrl-C was swallowed."""
-
-    def update(self, *args: Any, **options: Any) -> None:
-        check()
-        super().update(*args, **options)
-
-    def advance(self, task_id: TaskID, advance: float = 1) -> None:
-        check()
-        super().advance(task_id, advance)
+Step = Callable[[int, int | None], None]
+"""Told how many more rows are done, and of how many in all where that is known."""
 
 
 @contextmanager
-def progress(title: str, quiet: bool) -> Iterator[tuple[Progress, TaskID]]:
-    """A progress bar on standard error with rate and time left; none where nobody looks."""
+def progress(title: str, quiet: bool) -> Iterator[Step]:
+    """A progress bar on standard error with rate and time left; none where nobody looks. Each step also looks for a Ctrl-C."""
     columns = (SpinnerColumn(), TextColumn(title), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    with _Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
-        yield bar, bar.add_task(title, total=None)
+    with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
+        task = bar.add_task(title, total=None)
+
+        def step(done: int, total: int | None) -> None:
+            check()
+            bar.update(task, advance=done, total=total)
+
+        yield step
 
 
 def show_table(rows: pa.Table, title: str | None = None) -> None:

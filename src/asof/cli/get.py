@@ -42,7 +42,9 @@ def get(
     tabular = reading.tabular(definition, vectors)
     if not len(vectors):
         err.print(
-            f"no vectors of {feature_set} {timeframe} are stored for this selection; run asof backfill {feature_set} -t {timeframe}, or widen it",
+            f"no vectors of {feature_set} {timeframe} are stored for this selection;"
+            f" run asof backfill {feature_set} -t {timeframe}, or widen it",
+            markup=False,
             soft_wrap=True,
         )
     if as_json and file is None:

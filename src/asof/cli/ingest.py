@@ -77,10 +77,9 @@ def _columns(given: list[str] | None, known: tuple[str, ...]) -> dict[str, str]:
 
 def _run(ingestion: Ingestion, files: list[Path], as_json: bool) -> None:
     totals = [rows_of(path) if path.exists() and path.is_file() else None for path in files]
-    with progress(f"ingest {ingestion.kind}", as_json) as (bar, task):
-        if None not in totals:
-            bar.update(task, total=sum(filter(None, totals)))
-        report = ingestion.run(files, lambda rows: bar.advance(task, rows))
+    with progress(f"ingest {ingestion.kind}", as_json) as step:
+        total = None if None in totals else sum(filter(None, totals))
+        report = ingestion.run(files, lambda rows: step(rows, total))
     if as_json:
         emit(_summary(report))
     else:

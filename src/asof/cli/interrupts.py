@@ -13,8 +13,11 @@ _noticed = threading.Event()
 
 @contextmanager
 def watching() -> Iterator[None]:
-    """Within the block, note every Ctrl-C."""
+    """Within the block, note every Ctrl-C. Only the main thread can."""
     _noticed.clear()
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = signal.signal(signal.SIGINT, _note)
     try:
         yield

@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 
-from asof.errors import DefinitionError, did_you_mean
+from asof.errors import DefinitionError, UnknownName, did_you_mean
 from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, Operator, Shape
 from asof.timeframes import duration, duration_text
 
@@ -155,7 +155,7 @@ class Expr:
             if name.startswith("_"):
                 raise AttributeError(name)
             hint = did_you_mean(name, [*METHODS, "diff"])
-            raise DefinitionError(f"no operator is called {name!r}{hint}")
+            raise UnknownName(f"no operator is called {name!r}{hint}")
         return lambda *args, **kwargs: apply(name, self, *args, **kwargs)
 
     def __dir__(self) -> list[str]:
@@ -267,7 +267,7 @@ class Bars:
         if name.startswith("_"):
             raise AttributeError(name)
         if name not in BAR_COLUMNS:
-            raise DefinitionError(f"bars have no column {name!r}{did_you_mean(name, list(BAR_COLUMNS))}")
+            raise UnknownName(f"bars have no column {name!r}{did_you_mean(name, list(BAR_COLUMNS))}")
         return column(name, BARS)
 
     def count(self, n: int) -> Expr:
@@ -288,7 +288,7 @@ class EventWindow:
         if name.startswith("_"):
             raise AttributeError(name)
         if name not in EVENT_COLUMNS:
-            raise DefinitionError(f"events have no column {name!r}{did_you_mean(name, list(EVENT_COLUMNS))}")
+            raise UnknownName(f"events have no column {name!r}{did_you_mean(name, list(EVENT_COLUMNS))}")
         return column(name, self._length)
 
     def count(self) -> Expr:

@@ -129,7 +129,7 @@ def vectors_of(
         start, rows = block.start, block.stop - block.start
         frame, when, version = (c.slice(0, rows) for c in repeated)
         offsets, values = flag_numbers(block.flags, bits)
-        lists = pa.ListArray.from_arrays(pa.array(offsets), pa.DictionaryArray.from_arrays(pa.array(values), labels))
+        lists = pa.ListArray.from_arrays(pa.array(offsets), labels.take(pa.array(values)))
         features = [
             pa.Array.from_buffers(pa.float64(), rows, [None if bitmap is None else pa.py_buffer(bitmap), pa.py_buffer(column)], missing)
             for column, bitmap, missing in block.features

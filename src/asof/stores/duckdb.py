@@ -158,7 +158,7 @@ class DuckDBStore:
     @contextmanager
     def _seen_as(self, name: str, rows: pa.Table) -> Iterator[None]:
         """An Arrow table under a name that SQL can use."""
-        self._connection.register(name, _readable(rows))
+        self._connection.register(name, rows)
         yield
         self._connection.unregister(name)  # where the block fails, the roll-back does this
 
@@ -207,12 +207,10 @@ class DuckDBStore:
         """Compare the staged rows with the current ones; write what is new or changed, and keep what a change supersedes."""
         connection, name = self._connection, quoted(table.name)
         time = "ts" if "ts" in table.schema.names else "enriched_at_utc"
-        bounds = connection.execute("SELECT count(*), min(instrument_id), max(instrument_id) FROM staged").fetchone()
-        assert bounds is not None
-        staged, first, last = bounds
+        staged, bounded, bounds = self._bounds(table)
         order = _list(dict.fromkeys(("instrument_id", *(("timeframe",) if "timeframe" in table.key else ()), time)))
         columns = _list(table.schema.names)
-        there = connection.execute(f"SELECT 1 FROM main.{name} WHERE instrument_id BETWEEN ? AND ? LIMIT 1", [first, last]).fetchone()
+        there = connection.execute(f"SELECT 1 FROM main.{name} WHERE {bounded} LIMIT 1", bounds).fetchone()
         if not there:
             sorting = f" ORDER BY {order}" if table in (BARS_TABLE, EVENTS_TABLE) else ""
             connection.execute(f"INSERT INTO main.{name} SELECT {columns}, ? FROM staged{sorting}", [known_at])
@@ -227,9 +225,9 @@ class DuckDBStore:
             f"CREATE OR REPLACE TEMP TABLE fresh AS SELECT {_list(table.schema.names, 's')},"
             f" CASE WHEN m.known_from IS NULL THEN ? ELSE greatest(?, m.known_from + INTERVAL 1 MICROSECOND) END AS known_from,"
             f" m.known_from IS NOT NULL AS corrects"
-            f" FROM {source} s LEFT JOIN (SELECT * FROM main.{name} WHERE instrument_id BETWEEN ? AND ?) m ON {match}"
+            f" FROM {source} s LEFT JOIN (SELECT * FROM main.{name} WHERE {bounded}) m ON {match}"
             f" WHERE m.known_from IS NULL OR {differs}",
-            [known_at, known_at, first, last],
+            [known_at, known_at, *bounds],
         )
         counts = connection.execute("SELECT count(*) FILTER (NOT corrects), count(*) FILTER (corrects) FROM fresh").fetchone()
         assert counts is not None
@@ -245,6 +243,14 @@ class DuckDBStore:
             connection.execute(f"INSERT INTO main.{name} SELECT {columns}, known_from FROM fresh ORDER BY {order}")
         _drop(connection, "fresh")
         return Changes(inserted, corrected, staged - inserted - corrected)
+
+    def _bounds(self, table: Table) -> tuple[int, str, list[object]]:
+        """How many rows are staged, and a condition that keeps the search for their keys to the blocks that can hold them."""
+        keys = ("instrument_id", *(("ts",) if "ts" in table.key else ()))
+        ends = ", ".join(f"min({quoted(k)}), max({quoted(k)})" for k in keys)
+        found = self._connection.sql(f"SELECT count(*) AS n, {ends} FROM staged").to_arrow_table()
+        staged, *bounds = (column[0].as_py() for column in found.columns)
+        return staged, " AND ".join(f"{quoted(k)} BETWEEN ? AND ?" for k in keys), bounds
 
     def read(self, table: Table, selection: Selection, columns: tuple[str, ...] | None = None) -> Iterator[pa.Table]:
         """See `Store.read`."""
@@ -375,14 +381,6 @@ def _columns(schema: pa.Schema) -> str:
 
 def _list(names: Iterable[str], of: str | None = None) -> str:
     return ", ".join(f"{of}.{quoted(n)}" if of else quoted(n) for n in names)
-
-
-def _readable(rows: pa.Table) -> pa.Table:
-    """Rows as DuckDB can read them: it refuses batches in which every list of dictionary-encoded names is empty."""
-    for position, field in enumerate(rows.schema):
-        if field.type == FLAGS and any(not len(chunk.flatten()) for chunk in rows.column(position).chunks):
-            rows = rows.set_column(position, field.name, rows.column(position).cast(pa.list_(pa.string())))
-    return rows
 
 
 def _typed(found: pa.Table, table: Table) -> pa.Table:
