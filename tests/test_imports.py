@@ -47,6 +47,8 @@ HOMES = {
 """The one place where a package is imported: a file, or a folder, or the files whose names begin with it and `_`."""
 
 INSIDE_FUNCTIONS = {
+    ("asof.cli", "asof.cli.app"): "Typer and Rich load only when the command runs",
+    ("asof.cli.demo", "asof.cli.picture"): "matplotlib is an extra that only the demo's picture needs",
     ("asof.features.expression", "asof.features.text"): "an expression prints itself, and the text form is built on expressions",
     ("asof.records", "polars"): "an optional peer that only `Frame.to_polars` needs",
 }

@@ -154,9 +154,6 @@ def window_1(kernel):
         clean = all_finite(x)
         for i in range(len(out)):
             a, b = low[i], high[i]
-            if i > 0 and a == low[i - 1] and b == high[i - 1]:
-                out[i] = out[i - 1]
-                continue
             broken = 0.0 if clean else worst(x[a:b])
             if b - a < minimum or broken != broken:
                 out[i] = math.nan
@@ -174,9 +171,6 @@ def window_2(kernel):
         clean = all_finite(x) and all_finite(y)
         for i in range(len(out)):
             a, b = low[i], high[i]
-            if i > 0 and a == low[i - 1] and b == high[i - 1]:
-                out[i] = out[i - 1]
-                continue
             broken = 0.0 if clean else worst(x[a:b]) + worst(y[a:b])
             if b - a < minimum or broken != broken:
                 out[i] = math.nan
@@ -192,11 +186,7 @@ def window_2(kernel):
 def tally_1(kernel):
     def drive(out, low, high, minimum, x, *params):
         for i in range(len(out)):
-            a, b = low[i], high[i]
-            if i > 0 and a == low[i - 1] and b == high[i - 1]:
-                out[i] = out[i - 1]
-            else:
-                out[i] = kernel(x[a:b], *params)
+            out[i] = kernel(x[low[i] : high[i]], *params)
 
     return drive
 

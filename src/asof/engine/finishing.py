@@ -3,8 +3,12 @@
 import math
 
 
-def cut_windows(low, high, offsets, ts, event_offsets, event_time, length):
-    """For each bar: the first event at or after `ts - length`, and the first after `ts`. Bars and events are sorted by time."""
+def cut_windows(low, high, which, offsets, ts, event_offsets, event_time, length):
+    """The distinct windows `[low, high)` of events between `ts - length` and `ts`, and for each bar which of them is its own.
+
+    Bars and events are sorted by time; neighbouring bars often see the same events. Returns how many windows there are.
+    """
+    count = 0
     for s in range(len(offsets) - 1):
         a = event_offsets[s]
         b = a
@@ -14,8 +18,18 @@ def cut_windows(low, high, offsets, ts, event_offsets, event_time, length):
                 b += 1
             while a < b and event_time[a] < ts[i] - length:
                 a += 1
-            low[i] = a
-            high[i] = b
+            if count == 0 or low[count - 1] != a or high[count - 1] != b:
+                low[count] = a
+                high[count] = b
+                count += 1
+            which[i] = count - 1
+    return count
+
+
+def spread(out, values, which):
+    """Give each bar the value of its window."""
+    for i in range(len(out)):
+        out[i] = values[which[i]]
 
 
 def raise_flag(flags, values, bit):

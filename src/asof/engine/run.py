@@ -29,11 +29,13 @@ from asof.features.expression import BARS
 from asof.operators import BAR_SHAPES, EVENT_SHAPES
 
 Result = TypeVar("Result")
+Windows = tuple[Ints, Ints, Ints]
 
 MORSEL_ROWS = 65_536
 """The most bars of a morsel. Smaller ones fit a nearer cache, but threads then spend their time handing the interpreter's lock around."""
 
 _cut_windows = compile_loop(finishing.cut_windows)
+_spread = compile_loop(finishing.spread)
 _pack_column = compile_loop(finishing.pack_column)
 _raise_flag = compile_loop(finishing.raise_flag)
 
@@ -146,7 +148,7 @@ class _Worker:
         panel = self._panel.slice(piece.first, piece.last, piece.start, piece.stop, self._plan.feature_set.event_window)
         rows = len(panel.ts)
         values: list[Floats] = []
-        windows: dict[int, tuple[Ints, Ints]] = {}
+        windows: dict[int, Windows] = {}
         borrowed: dict[int, Floats] = {}
         for i, step in enumerate(self._plan.steps):
             values.append(self._evaluate(i, step, panel, values, windows, borrowed))
@@ -158,7 +160,7 @@ class _Worker:
         return block
 
     def _evaluate(
-        self, i: int, step: Step, panel: Panel, values: list[Floats], windows: dict[int, tuple[Ints, Ints]], borrowed: dict[int, Floats]
+        self, i: int, step: Step, panel: Panel, values: list[Floats], windows: dict[int, Windows], borrowed: dict[int, Floats]
     ) -> Floats:
         node, rows = step.node, len(panel.event_time) if step.on_events else len(panel.ts)
         if node.domain is None:
@@ -174,20 +176,23 @@ class _Worker:
         inputs = [values[j] for j in step.inputs]
         loop = compiled(node.operator)
         if node.operator.shape in EVENT_SHAPES:
-            low, high = self._windows(panel, int(node.inputs[0].domain or 0), windows)
-            loop(out, low, high, node.operator.minimum, *inputs, *node.params)
+            low, high, which = self._windows(panel, int(node.inputs[0].domain or 0), windows)
+            values_of_windows = self._buffer(len(low))
+            loop(values_of_windows[: len(low)], low, high, node.operator.minimum, *inputs, *node.params)
+            _spread(out, values_of_windows, which)
+            self._pool.append(values_of_windows)
         elif node.operator.shape in BAR_SHAPES:
             loop(out, panel.offsets, node.operator.reach(node.params), *(v[:rows] for v in inputs), *node.params)
         else:
             loop(out, *inputs, *node.params)
         return out
 
-    def _windows(self, panel: Panel, length: int, windows: dict[int, tuple[Ints, Ints]]) -> tuple[Ints, Ints]:
-        """For each bar the first event in its window and the first behind it."""
+    def _windows(self, panel: Panel, length: int, windows: dict[int, Windows]) -> Windows:
+        """The distinct windows of the bars, each as its first event and the first behind it, and which one every bar has."""
         if length not in windows:
-            low, high = np.empty(len(panel.ts), np.int64), np.empty(len(panel.ts), np.int64)
-            _cut_windows(low, high, panel.offsets, panel.ts, panel.event_offsets, panel.event_time, length)
-            windows[length] = low, high
+            low, high, which = (np.empty(len(panel.ts), np.int64) for _ in range(3))
+            count = int(_cut_windows(low, high, which, panel.offsets, panel.ts, panel.event_offsets, panel.event_time, length))  # type: ignore[call-overload]
+            windows[length] = low[:count], high[:count], which
         return windows[length]
 
     def _buffer(self, rows: int) -> Floats:
