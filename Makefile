@@ -84,7 +84,7 @@ docs: $(STAMP) ## build the documentation into site/; a warning fails it
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 bench: $(STAMP) ## the benchmarks, beside their peers
-	@$(BIN)/python benchmarks/run.py
+	@$(BIN)/python benchmarks/run.py --markdown docs/performance.md
 
 lock: ## resolve requirements.lock anew (needs uv); LOCK="--upgrade" takes newer versions
 	@command -v $(UV) >/dev/null || { echo "make lock: there is no $(UV); pip install uv, or say where it is: make lock UV=/path/to/uv" >&2; exit 1; }

@@ -166,13 +166,13 @@ class FeatureStore:
         self.close()
 
 
-def connect(url: str | None = None, *, memory: str | None = None, threads: int | None = None) -> FeatureStore:
+def connect(url: str | None = None, *, memory: str | None = None, threads: int | None = None, create: bool = True) -> FeatureStore:
     """Open a store: `duckdb:///path`, a plain path, or by default what `ASOF_STORE` or `asof.toml` names, else `asof.duckdb` here.
 
-    Raises `StoreError` where it cannot be opened, saying who holds it.
+    A file that is not there is made, unless `create` is false. Raises `StoreError` where it cannot be opened, saying who holds it.
     """
     settings = load_settings()
-    return FeatureStore(open_store(url or settings.store, memory=memory, threads=threads), settings)
+    return FeatureStore(open_store(url or settings.store, memory=memory, threads=threads, create=create), settings)
 
 
 def _time(value: Time, what: str, *, through: bool = False) -> datetime | None:

@@ -35,7 +35,7 @@ def get(
 ) -> None:
     """Read stored vectors: a table to look at, or the rows in a format for programs."""
     chosen = _format(form, file, as_json)
-    with connect(store) as opened:
+    with connect(store, create=False) as opened:
         definition, selection = opened.select(feature_set, timeframe, instrument, start, end)
         read = reading.latest if latest else reading.history
         vectors = read(opened.store, definition, selection)

@@ -36,7 +36,7 @@ def join(
         raise typer.BadParameter(f"{file}: the name must end in one of {', '.join('.' + t for t in TABLES)}", param_hint="--out")
     rows = _entities(entities)
     age = None if max_age is None else timedelta(microseconds=duration(max_age))
-    with connect(store) as opened:
+    with connect(store, create=False) as opened:
         definition, _ = opened.select(feature_set, timeframe)
         joined = reading.join(opened.store, definition, timeframe, rows, tuple(feature or ()) or None, age, timezone)
     with replacing(file) as stream:

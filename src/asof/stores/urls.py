@@ -8,23 +8,28 @@ from asof.stores.duckdb import DuckDBStore
 from asof.stores.store import Store
 
 
-def _open_duckdb(rest: str, memory: str | None, threads: int | None) -> Store:
+def _open_duckdb(rest: str, memory: str | None, threads: int | None, create: bool) -> Store:
     path = rest.removeprefix("/")
     if rest and not path:
         raise StoreError("the store has no path: write duckdb:///asof.duckdb, or duckdb:// for one in memory")
     if path and not Path(path).expanduser().resolve().parent.is_dir():
         raise StoreError(f"{path}: there is no folder {Path(path).parent} to hold it; make it, or choose another with --store")
+    if path and not create and not Path(path).expanduser().exists():
+        raise StoreError(f"{path} does not exist: name the store with --store, or make one (asof ingest bars FILE)")
     return DuckDBStore(Path(path).expanduser() if path else None, memory=memory, threads=threads)
 
 
-SCHEMES: dict[str, Callable[[str, str | None, int | None], Store]] = {
+SCHEMES: dict[str, Callable[[str, str | None, int | None, bool], Store]] = {
     "duckdb": _open_duckdb,
 }
 """What opens each scheme. `duckdb:///name` is a file in this folder, `duckdb:////name` an absolute path, `duckdb://` is in memory."""
 
 
-def open_store(url: str, *, memory: str | None = None, threads: int | None = None) -> Store:
-    """The store of a URL; a plain path is a DuckDB file. Raises `StoreError` where it cannot be opened."""
+def open_store(url: str, *, memory: str | None = None, threads: int | None = None, create: bool = True) -> Store:
+    """The store of a URL; a plain path is a DuckDB file, made where there is none unless `create` is false.
+
+    Raises `StoreError` where it cannot be opened.
+    """
     scheme, found, rest = url.partition("://")
     if not found:
         scheme, rest = "duckdb", "/" + url
@@ -32,4 +37,4 @@ def open_store(url: str, *, memory: str | None = None, threads: int | None = Non
         raise StoreError(
             f"store {url!r} is of an unknown kind {scheme!r}; known: {', '.join(SCHEMES)}{did_you_mean(scheme, list(SCHEMES))}"
         )
-    return SCHEMES[scheme](rest, memory, threads)
+    return SCHEMES[scheme](rest, memory, threads, create)
