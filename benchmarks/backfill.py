@@ -30,7 +30,9 @@ def run(settings: Settings) -> Result:
     data.fill(filled, wanted)
     with DuckDBStore(empty) as store:
         store.register(asof.fs_v1, datetime.now(UTC))
-    vectors = asof.compute(asof.fs_v1, data.bars(wanted), data.events(wanted), timeframe="1m").to_arrow()
+    groups = list(data.groups(wanted))
+    bars, events = (pa.concat_tables(make(wanted, *group) for group in groups) for make in (data.bars, data.events))
+    vectors = asof.compute(asof.fs_v1, bars, events, timeframe="1m").to_arrow()
     candidates = {
         "asof backfill": Candidate(lambda: _backfill(ours), lambda: _copy(filled, ours)),
         "DuckDB bulk load": Candidate(lambda: _load(theirs, vectors), lambda: _copy(empty, theirs)),
