@@ -184,11 +184,9 @@ def usual_times(column: pa.ChunkedArray) -> bool:
 
 
 def _empty(column: pa.ChunkedArray) -> Bools:
-    """Where a name is null, empty or blank. Names repeat, so the distinct ones are looked at first."""
-    blank = [v for v in column.unique().to_pylist() if v is None or not v.strip()]
-    if not blank:
-        return np.zeros(len(column), np.bool_)
-    return np.asarray(pc.is_in(column, pa.array(blank, pa.string())))
+    """Where a name is null, empty or blank."""
+    blank = pc.or_(pc.equal(pc.binary_length(column), 0), pc.utf8_is_space(column))
+    return np.asarray(pc.fill_null(blank, True))
 
 
 def check_times(checks: _Checks, table: pa.Table, name: str, required: bool = True) -> None:

@@ -45,16 +45,22 @@ def pack_column(out, bitmap, values, flags, error):
     Returns how many values are missing.
     """
     missing = 0
-    for i in range(len(out)):
-        value = values[i]
-        if math.isfinite(value):
-            out[i] = value
-            bitmap[i >> 3] |= 1 << (i & 7)
-        else:
-            missing += 1
-            out[i] = math.nan
-            if value == value:
-                flags[i] |= error
+    for byte in range(len(bitmap)):
+        first = 8 * byte
+        count = min(8, len(out) - first)
+        valid = 0
+        for k in range(count):
+            value = values[first + k]
+            out[first + k] = value
+            valid |= math.isfinite(value) << k
+        bitmap[byte] = valid
+        if valid != (1 << count) - 1:
+            for i in range(first, first + count):
+                if not math.isfinite(values[i]):
+                    missing += 1
+                    out[i] = math.nan
+                    if values[i] == values[i]:
+                        flags[i] |= error
     return missing
 
 
@@ -118,3 +124,19 @@ def carry_latest(out, known, offsets, lookback):
                     if known[k] >= known[best]:
                         best = k
             out[i] = known[best]
+
+
+def group(order, starts, codes, times):
+    """Rows by code, in the order they come within each; False unless that leaves every code's rows sorted by time."""
+    for i in range(len(codes)):
+        starts[codes[i] + 1] += 1
+    for k in range(1, len(starts)):
+        starts[k] += starts[k - 1]
+    fill = starts.copy()
+    for i in range(len(codes)):
+        k = codes[i]
+        if fill[k] > starts[k] and times[order[fill[k] - 1]] > times[i]:
+            return False
+        order[fill[k]] = i
+        fill[k] += 1
+    return True

@@ -12,6 +12,7 @@ _lay_out = compile_loop(finishing.lay_out)
 _list_flags = compile_loop(finishing.list_flags)
 _hash_text = compile_loop(finishing.hash_text)
 _carry_latest = compile_loop(finishing.carry_latest)
+_group = compile_loop(finishing.group)
 
 
 def offsets_of(codes: Ints, rank: Ints, ts: Ints) -> Ints | None:
@@ -22,17 +23,11 @@ def offsets_of(codes: Ints, rank: Ints, ts: Ints) -> Ints | None:
 
 def order_of(codes: Ints, times: Ints) -> tuple[Ints, Ints]:
     """The order that sorts by code, then time; and those of its positions whose neighbours tie, which are in no set order."""
-    if not len(codes):
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    first, last = int(times.min()), int(times.max())
-    span = last - first + 1
-    if (int(codes.max()) + 1) * span < 2**63:
-        keys = codes * span + (times - first)
-        order = np.argsort(keys)
-        tied = np.diff(keys[order]) == 0
-    else:
+    order = np.empty(len(codes), np.int64)
+    starts = np.zeros((int(codes.max()) if len(codes) else 0) + 2, np.int64)
+    if not _group(order, starts, codes, times):  # events mostly come as they arrived, so sorting is the exception
         order = np.lexsort((times, codes))
-        tied = (np.diff(codes[order]) == 0) & (np.diff(times[order]) == 0)
+    tied = (np.diff(times[order]) == 0) & (np.diff(codes[order]) == 0)
     return order, np.flatnonzero(np.append(tied, False) | np.append(False, tied)) if tied.any() else np.zeros(0, np.int64)
 
 
