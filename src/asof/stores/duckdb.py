@@ -24,6 +24,8 @@ from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Changes, Registered, Sel
 from asof.timeframes import timeframe as timeframe_micros
 
 LAYOUT = 1
+WRITE_AHEAD = "256MB"
+"""How far the write-ahead log grows before it is folded into the file: at DuckDB's 16 MB a backfill spends a sixth of its time on that."""
 BATCH_ROWS = 500_000
 """Rows of a table that `read` yields."""
 
@@ -58,7 +60,7 @@ class DuckDBStore:
         self.url = "duckdb://" if path is None else f"duckdb:///{path}"
         self._lock = threading.RLock()
         self._depth = 0
-        config: dict[str, str | bool | int | float | list[str]] = {"preserve_insertion_order": False}
+        config: dict[str, str | bool | int | float | list[str]] = {"preserve_insertion_order": False, "checkpoint_threshold": WRITE_AHEAD}
         if memory:
             config["memory_limit"] = memory
         if threads:
