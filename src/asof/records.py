@@ -102,6 +102,8 @@ SANE_TIME = 315_532_800_000_000
 """1980-01-01: an earlier one that another unit would put after it is a unit mistaken for another."""
 
 Bools = NDArray[np.bool_]
+Rows = NDArray[np.int64] | slice
+"""Positions in a batch; a slice where none is left out."""
 
 
 class ArrowStream(Protocol):
@@ -132,7 +134,7 @@ class Checked:
     """The rows of a batch that can be used, in canonical form, the refused ones, and how many bars have a missing price."""
 
     table: pa.Table
-    rows: NDArray[np.int64]
+    rows: Rows
     refusals: Refusals
     missing_prices: int = 0
 
@@ -155,7 +157,7 @@ class _Checks:
     def finish(self, table: pa.Table, missing_prices: int = 0) -> Checked:
         """The rows that can be used, and those that cannot."""
         if not self.refusals.rows:
-            return Checked(table, np.arange(len(table)), self.refusals, missing_prices)
+            return Checked(table, slice(None), self.refusals, missing_prices)
         return Checked(table.filter(pa.array(self.good)), np.flatnonzero(self.good), self.refusals, missing_prices)
 
 
@@ -173,6 +175,13 @@ def micros(array: pa.ChunkedArray | pa.Array) -> NDArray[np.int64]:
         array = (array if array.type == UTC else array.cast(UTC)).cast(pa.int64())
     flat = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
     return np.asarray(flat.to_numpy(zero_copy_only=False))
+
+
+def nulls(rows: int, kind: pa.DataType) -> pa.Array:
+    """A column of nulls that costs next to nothing: its memory is zero pages, which nobody touches."""
+    bitmap, width = np.zeros((rows + 7) // 8, np.uint8), 8 * (rows + 1)
+    buffers = [pa.py_buffer(bitmap), pa.py_buffer(np.zeros(width, np.uint8))]
+    return pa.Array.from_buffers(kind, rows, [*buffers, pa.py_buffer(b"")] if pa.types.is_string(kind) else buffers, rows)
 
 
 def usual_times(column: pa.ChunkedArray) -> bool:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asof.errors import DataError, DefinitionError
-from asof.records import BARS, EVENTS, PRICES, UTC, Checked, Refusals, check_bars, check_events
+from asof.records import BARS, EVENTS, PRICES, UTC, Checked, Refusals, Rows, check_bars, check_events, nulls
 from asof.sources.columns import ColumnMapping, Reader
 from asof.timeframes import timeframe as check_timeframe
 
@@ -21,7 +21,7 @@ class Batch:
     """Usable records and the positions in the batch that they came from, and its refused rows: `refusals.rows` are positions too."""
 
     table: pa.Table
-    rows: np.ndarray
+    rows: Rows
     refusals: Refusals
     missing_prices: int = 0
 
@@ -36,16 +36,22 @@ def bars_of(table: pa.Table, mapping: ColumnMapping, timeframe: str | None = Non
     columns: dict[str, object] = {
         "instrument_id": reader.text("instrument_id"),
         "ts": reader.times("ts"),
-        "available_at": reader.times("available_at") if reader.has("available_at") else pa.nulls(rows, UTC),
-        "source": reader.text("source") if source is None and reader.has("source") else pa.repeat(pa.scalar(source, pa.string()), rows),
+        "available_at": reader.times("available_at") if reader.has("available_at") else nulls(rows, UTC),
+        "source": _source(reader, rows, source),
     }
     columns["timeframe"] = _timeframes(reader, rows, timeframe)
     reader.column("close")
-    absent = pa.nulls(rows, pa.float64())
+    absent = nulls(rows, pa.float64())
     for name in (*PRICES, "volume"):
         columns[name] = reader.numbers(name) if reader.has(name) else absent
     canonical = pa.table([columns[name] for name in BARS.names], schema=BARS)
     return _finish(reader.refusals, check_bars, canonical)
+
+
+def _source(reader: Reader, rows: int, source: str | None) -> pa.ChunkedArray | pa.Array:
+    if source is not None:
+        return pa.repeat(pa.scalar(source), rows)
+    return reader.text("source") if reader.has("source") else nulls(rows, pa.string())
 
 
 def _timeframes(reader: Reader, rows: int, timeframe: str | None) -> pa.ChunkedArray | pa.Array:
@@ -84,7 +90,7 @@ def events_of(table: pa.Table, mapping: ColumnMapping) -> Batch:
     columns = {
         "event_id": reader.text("event_id"),
         "enriched_at_utc": enriched,
-        "event_time_utc": reader.times("event_time_utc") if reader.has("event_time_utc") else pa.nulls(rows, UTC),
+        "event_time_utc": reader.times("event_time_utc") if reader.has("event_time_utc") else nulls(rows, UTC),
         "score": _sentiment(reader, "score"),
         "confidence": _sentiment(reader, "confidence"),
         "scored_at_utc": enriched,
@@ -146,11 +152,12 @@ def _finish(early: Refusals, check: Callable[[pa.Table], Checked], canonical: pa
         if row not in seen:
             seen.add(row)
             merged.add(row, reason, detail)
-    origin = np.arange(len(canonical)) if parents is None else parents
-    kept = np.flatnonzero(~np.isin(origin, list(seen))) if seen else np.arange(len(canonical))
+    origin = np.arange(len(canonical) if seen else 0) if parents is None else parents
+    kept = np.flatnonzero(~np.isin(origin, list(seen)))
     checked = check(canonical.take(pa.array(kept)) if seen else canonical)
-    if parents is None and not seen and not checked.refusals.rows:
-        return Batch(checked.table, checked.rows, merged, checked.missing_prices)
+    if parents is None and not seen:  # nothing was lost on the way here, so positions are what they were
+        rows = np.arange(len(canonical))[checked.rows] if checked.refusals.rows else checked.rows
+        return Batch(checked.table, rows, checked.refusals, checked.missing_prices)
     for position, reason, detail in zip(checked.refusals.rows, checked.refusals.reasons, checked.refusals.details, strict=True):
         row = int(origin[kept[position]])
         if row not in seen:
