@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,12 +16,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import asof
 from asof import FeatureSet, bars, events, fs_v1
-from asof.errors import DataError, DefinitionError
+from asof.engine.layout import known_since
+from asof.errors import DataError, DefinitionError, MissingExtra
 from asof.features.library.fs_v1 import build
 
+UTC_TIME = pa.timestamp("us", "UTC")
 OPEN = datetime(2024, 1, 2, 14, 30, tzinfo=UTC)
 BARS = pa.table(
     {
@@ -203,6 +209,31 @@ def test_events_that_cannot_be_used_are_refused():
         with pytest.raises(DataError) as refused:
             asof.compute(MINI, BARS, broken, timeframe="5m")
         assert said in str(refused.value)
+
+
+def test_a_vector_is_available_when_the_last_of_the_bars_that_it_depends_on_is():
+    late = OPEN + timedelta(days=3)
+    ts = [OPEN + timedelta(minutes=5 * k) for k in range(4)]
+    known = [None, late, None, None]  # the second bar reached us three days later
+    table = pa.table({"instrument_id": ["AAPL"] * 4, "ts": ts, "close": [1.0, 2.0, 3.0, 4.0], "available_at": pa.array(known, UTC_TIME)})
+    ret_1 = FeatureSet("two_bars", {"ret_1": bars.close / bars.close.lag(1) - 1})
+    found = asof.compute(ret_1, table, timeframe="5m").to_arrow()
+    close = timedelta(minutes=5)
+    assert found["available_at"].to_pylist() == [ts[0] + close, late, late, ts[3] + close]
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=30), st.integers(1, 5), st.data())
+def test_the_availability_of_vectors_is_the_largest_of_their_bars(known: list[int], lookback: int, data: st.DataObject):
+    cut = data.draw(st.integers(0, len(known)))
+    offsets = np.array([0, cut, len(known)])
+    naive = [max(known[max(a, i - lookback + 1) : i + 1]) for a, b in itertools.pairwise(offsets) for i in range(a, b)]
+    assert known_since(np.array(known), offsets, lookback).tolist() == naive
+
+
+def test_a_reader_that_is_not_installed_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "polars", None)
+    with pytest.raises(MissingExtra, match="pip install polars"):
+        asof.Frame(BARS).to_polars()
 
 
 GOLDEN = {"fs_v1_stocknet_1d.parquet": fs_v1, "fs_v1_stocknet_1d_window_1440m.parquet": build("1440m")}

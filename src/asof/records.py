@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from asof.errors import MissingExtra
+
 if TYPE_CHECKING:
     import pandas
     import polars
@@ -177,6 +179,13 @@ def micros(array: pa.ChunkedArray | pa.Array) -> NDArray[np.int64]:
     return np.asarray(flat.to_numpy(zero_copy_only=False))
 
 
+def one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array, copied only where it is in several chunks."""
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
 def nulls(rows: int, kind: pa.DataType) -> pa.Array:
     """A column of nulls that costs next to nothing: its memory is zero pages, which nobody touches."""
     bitmap, width = np.zeros((rows + 7) // 8, np.uint8), 8 * (rows + 1)
@@ -291,12 +300,17 @@ class Frame:
 
     def to_pandas(self) -> pandas.DataFrame:
         """The table as a pandas data frame; missing values are NaN. Needs pandas."""
-        return self.table.to_pandas()
+        try:
+            return self.table.to_pandas()
+        except ModuleNotFoundError:
+            raise MissingExtra("to_pandas needs pandas: pip install pandas") from None
 
     def to_polars(self) -> polars.DataFrame:
         """The table as a Polars data frame; missing values are null. Needs Polars."""
-        import polars  # an optional peer, never needed by asof itself
-
+        try:
+            import polars  # an optional peer, never needed by asof itself
+        except ModuleNotFoundError:
+            raise MissingExtra("to_polars needs Polars: pip install polars") from None
         frame = polars.from_arrow(self.table)
         assert isinstance(frame, polars.DataFrame)
         return frame

@@ -517,6 +517,13 @@ def test_a_store_in_use_is_told_by_its_holder_and_ends_with_5(asof: Command, pro
     assert f"held by process {holder.pid}" in " ".join(doctor.text.split())
 
 
+@pytest.mark.parametrize("name", ["get", "join"])
+def test_a_command_that_reads_makes_no_store_of_a_mistyped_name(asof: Command, project: Path, name: str) -> None:
+    done = asof(*LINES[name].split(), "--store", "asoff.duckdb")
+    assert (done.code, "asoff.duckdb does not exist" in done.said) == (5, True)
+    assert not (project / "asoff.duckdb").exists()
+
+
 def test_a_store_of_a_newer_layout_ends_with_5(asof: Command, folder: Path) -> None:
     with DuckDBStore("asof.duckdb"):
         pass

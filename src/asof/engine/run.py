@@ -1,9 +1,8 @@
 """Running a plan over a panel.
 
-1. `morsels` cuts the panel into pieces that stay in the processor's cache: whole instruments, or a stretch of one with its
-   lookback in front.
+1. `morsels` cuts the panel into pieces: whole instruments, or a stretch of one with its lookback in front.
 2. `_Worker.run` evaluates the plan's steps over one morsel into scratch buffers that are used again and again.
-3. `_Worker.finish` drops the lookback rows, turns errors into missing values and `COMPUTATION_ERROR`, flags into a bitmask and
+3. `_Worker._finish` drops the lookback rows, turns errors into missing values and `COMPUTATION_ERROR`, flags into a bitmask and
    missing values into an Arrow validity bitmap.
 4. `run` does this on a pool of threads (the loops hold no lock) and yields the blocks in the panel's order.
 """

@@ -13,7 +13,7 @@ from asof.engine.panel import Floats, Ints, Panel
 from asof.engine.plan import Plan
 from asof.engine.run import MORSEL_ROWS, Block, run_each
 from asof.errors import DataError
-from asof.records import EVENTS, UTC, floats, micros, vector_schema
+from asof.records import EVENTS, UTC, floats, micros, one_chunk, vector_schema
 from asof.timeframes import grid, timeframe
 
 
@@ -53,7 +53,7 @@ def merge_enrichments(events: pa.Table) -> pa.Table:
     if len(events) < 2:
         return events
     names, instrument = _encoded(events["instrument_id"])
-    ids = _one_chunk(events["event_id"])
+    ids = one_chunk(events["event_id"])
     _, offsets, data = ids.buffers()
     spans = np.frombuffer(offsets, np.int32)[ids.offset : ids.offset + len(ids) + 1]
     if surely_distinct(instrument, spans, np.frombuffer(data or b"", np.uint8)):
@@ -116,7 +116,7 @@ def vectors_of(
     if bars["available_at"].null_count < len(bars):
         told = micros(pc.coalesce(bars["available_at"], known))
         known = pa.chunked_array([pa.array(known_since(told, panel.offsets, plan.lookback)).cast(UTC)])
-    instrument, ts, available = (_one_chunk(column) for column in (bars["instrument_id"], bars["ts"], known))
+    instrument, ts, available = (one_chunk(column) for column in (bars["instrument_id"], bars["ts"], known))
     repeated = [
         pa.repeat(pa.scalar(v, t), MORSEL_ROWS)
         for v, t in ((timeframe_text, pa.string()), (computed_at, UTC), (pipeline_version, pa.string()))
@@ -149,9 +149,3 @@ def vectors_of(
         return pa.record_batch(columns, schema=schema)
 
     return pa.Table.from_batches(run_each(plan, panel, batch, threads), schema)
-
-
-def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    return (
-        column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-    )

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asof.errors import DataError, DefinitionError
-from asof.records import BARS, EVENTS, PRICES, UTC, Checked, Refusals, Rows, check_bars, check_events, nulls
+from asof.records import BARS, EVENTS, PRICES, UTC, Checked, Refusals, Rows, check_bars, check_events, nulls, one_chunk
 from asof.sources.columns import ColumnMapping, Reader
 from asof.timeframes import timeframe as check_timeframe
 
@@ -128,7 +128,7 @@ def _tickers(reader: Reader) -> tuple[pa.ChunkedArray | pa.Array, np.ndarray | N
         raise DataError(f"tickers hold {kind}; expected symbols, or objects with a symbol")
     if pa.types.is_struct(kind.value_type) and kind.value_type.get_field_index("symbol") < 0:
         raise DataError("the objects in tickers have no symbol")
-    lists = _one_array(column.cast(pa.large_list(kind.value_type)))
+    lists = one_chunk(column.cast(pa.large_list(kind.value_type)))
     values = pc.list_flatten(lists)
     if pa.types.is_struct(values.type):
         values = pc.struct_field(values, "symbol")
@@ -136,12 +136,6 @@ def _tickers(reader: Reader) -> tuple[pa.ChunkedArray | pa.Array, np.ndarray | N
 
 
 _SEPARATORS = re.compile(r"[;,|\s]+")
-
-
-def _one_array(column: pa.ChunkedArray) -> pa.Array:
-    return (
-        column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-    )
 
 
 def _finish(early: Refusals, check: Callable[[pa.Table], Checked], canonical: pa.Table, parents: np.ndarray | None = None) -> Batch:

@@ -18,8 +18,9 @@ import duckdb
 import pyarrow as pa
 
 from asof.errors import StoreError
-from asof.features.feature_set import NAME, FeatureSet
-from asof.records import FLAGS, QUALITY_LOG, QUARANTINE
+from asof.features.feature_set import FeatureSet
+from asof.records import QUALITY_LOG, QUARANTINE
+from asof.stores.statements import column_types, condition, listed, place_events, quoted, revisions
 from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Changes, Registered, Selection, Table, vectors_table
 from asof.timeframes import timeframe as timeframe_micros
 
@@ -29,13 +30,6 @@ WRITE_AHEAD = "256MB"
 BATCH_ROWS = 500_000
 """Rows of a table that `read` yields."""
 
-_TYPES = {
-    pa.string(): "VARCHAR",
-    pa.float64(): "DOUBLE",
-    pa.int64(): "BIGINT",
-    pa.timestamp("us", tz="UTC"): "TIMESTAMPTZ",
-    FLAGS: "VARCHAR[]",
-}
 _LOGS = {"quarantine": QUARANTINE, "feature_quality_log": QUALITY_LOG}
 _CREATE = """
 CREATE SCHEMA IF NOT EXISTS history;
@@ -44,13 +38,6 @@ CREATE TABLE IF NOT EXISTS registry (
     version VARCHAR PRIMARY KEY, fingerprint VARCHAR NOT NULL, definition VARCHAR NOT NULL, applied_at TIMESTAMPTZ NOT NULL
 );
 """
-
-
-def quoted(name: str) -> str:
-    """A table or column name for SQL; it has passed `NAME`, so it can hold no quote."""
-    if not NAME.fullmatch(name):
-        raise StoreError(f"{name!r} is not a name that a table can have")
-    return f'"{name}"'
 
 
 class DuckDBStore:
@@ -95,11 +82,11 @@ class DuckDBStore:
             for table in (BARS_TABLE, EVENTS_TABLE):
                 self._create(table)
             for name, schema in _LOGS.items():
-                self._connection.execute(f"CREATE TABLE {quoted(name)} ({_columns(schema)})")
+                self._connection.execute(f"CREATE TABLE {quoted(name)} ({column_types(schema)})")
             self._connection.execute("INSERT INTO layout VALUES (?, ?)", [LAYOUT, datetime.now(UTC)])
 
     def _create(self, table: Table) -> None:
-        columns = f"{_columns(table.schema)}, known_from TIMESTAMPTZ NOT NULL"
+        columns = f"{column_types(table.schema)}, known_from TIMESTAMPTZ NOT NULL"
         self._connection.execute(f"CREATE TABLE IF NOT EXISTS main.{quoted(table.name)} ({columns})")
         self._connection.execute(f"CREATE TABLE IF NOT EXISTS history.{quoted(table.name)} ({columns}, known_to TIMESTAMPTZ NOT NULL)")
 
@@ -166,7 +153,7 @@ class DuckDBStore:
 
     def _stage(self, table: Table, rows: Iterable[pa.Table]) -> None:
         connection = self._connection
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE staged ({_columns(table.schema)}, row BIGINT)")
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE staged ({column_types(table.schema)}, row BIGINT)")
         for batch in rows:
             with self._seen_as("batch", batch):
                 connection.execute("INSERT INTO staged SELECT * FROM batch")
@@ -177,12 +164,12 @@ class DuckDBStore:
         For events, disagreeing means two scores of one enrichment; the newest enrichment's scores stand, at the first one's place. An
         event that disagrees for one instrument is taken out for all that it names, and returned once.
         """
-        key = _list(table.key)
+        key = listed(table.key)
         nothing = table.schema.append(pa.field("row", pa.int64())).empty_table()
         if not self._rows(f"SELECT 1 FROM staged GROUP BY {key} HAVING count(*) > 1 LIMIT 1"):
             return 0, nothing
         same = f"{key}, scored_at_utc" if table is EVENTS_TABLE else key
-        compared = _list(c for c in table.compared if c != "scored_at_utc")
+        compared = listed(c for c in table.compared if c != "scored_at_utc")
         connection = self._connection
         clash = f"SELECT {same} FROM staged GROUP BY {same} HAVING count(DISTINCT ({compared})) > 1"
         connection.execute(f"CREATE OR REPLACE TEMP TABLE clash AS SELECT s.* FROM staged s SEMI JOIN ({clash}) USING ({same})")
@@ -210,8 +197,8 @@ class DuckDBStore:
         connection, name = self._connection, quoted(table.name)
         time = "ts" if "ts" in table.schema.names else "enriched_at_utc"
         staged, bounded, bounds = self._bounds(table)
-        order = _list(dict.fromkeys(("instrument_id", *(("timeframe",) if "timeframe" in table.key else ()), time)))
-        columns = _list(table.schema.names)
+        order = listed(dict.fromkeys(("instrument_id", *(("timeframe",) if "timeframe" in table.key else ()), time)))
+        columns = listed(table.schema.names)
         there = connection.execute(f"SELECT 1 FROM main.{name} WHERE {bounded} LIMIT 1", bounds).fetchone()
         if not there:
             sorting = f" ORDER BY {order}" if table in (BARS_TABLE, EVENTS_TABLE) else ""
@@ -219,12 +206,12 @@ class DuckDBStore:
             return Changes(inserted=staged)
         source = "staged"
         if table is EVENTS_TABLE:
-            connection.execute(f"CREATE OR REPLACE TEMP VIEW placed AS {_place_events()}")
+            connection.execute(f"CREATE OR REPLACE TEMP VIEW placed AS {place_events()}")
             source = "placed"
         differs = " OR ".join(f"s.{quoted(c)} IS DISTINCT FROM m.{quoted(c)}" for c in table.compared)
         match = " AND ".join(f"s.{quoted(c)} = m.{quoted(c)}" for c in table.key)
         connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE fresh AS SELECT {_list(table.schema.names, 's')},"
+            f"CREATE OR REPLACE TEMP TABLE fresh AS SELECT {listed(table.schema.names, 's')},"
             f" CASE WHEN m.known_from IS NULL THEN ? ELSE greatest(?, m.known_from + INTERVAL 1 MICROSECOND) END AS known_from,"
             f" m.known_from IS NOT NULL AS corrects"
             f" FROM {source} s LEFT JOIN (SELECT * FROM main.{name} WHERE {bounded}) m ON {match}"
@@ -237,7 +224,7 @@ class DuckDBStore:
         if corrected:
             same = " AND ".join(f"f.{quoted(c)} = m.{quoted(c)}" for c in table.key)
             connection.execute(
-                f"INSERT INTO history.{name} SELECT {_list(table.schema.names, 'm')}, m.known_from, f.known_from"
+                f"INSERT INTO history.{name} SELECT {listed(table.schema.names, 'm')}, m.known_from, f.known_from"
                 f" FROM main.{name} m JOIN fresh f ON {same} WHERE f.corrects"
             )
             connection.execute(f"DELETE FROM main.{name} m USING fresh f WHERE f.corrects AND {same}")
@@ -258,9 +245,9 @@ class DuckDBStore:
         """See `Store.read`."""
         time = "ts" if "ts" in table.schema.names else "enriched_at_utc"
         tie = "" if "ts" in table.schema.names else ", event_id"
-        where, parameters = _where(table, selection, time)
-        names = _list(columns or table.schema.names)
-        source, known = _revisions(table, selection)
+        where, parameters = condition(table, selection, time)
+        names = listed(columns or table.schema.names)
+        source, known = revisions(table, selection)
         cursor = self._connection.cursor()
         try:
             with self._errors(_cannot_read):
@@ -276,7 +263,7 @@ class DuckDBStore:
         """See `Store.as_of`."""
         name = quoted(table.name)
         step = timeframe_micros(timeframe)
-        picked = _list(columns, "v")
+        picked = listed(columns, "v")
         vectors = f"SELECT * FROM main.{name} WHERE timeframe = $timeframe"
         with self._lock, self._errors(_cannot_read), self._seen_as("entities", entities):
             late = self._rows(
@@ -297,7 +284,7 @@ class DuckDBStore:
 
     def latest(self, table: Table, selection: Selection) -> pa.Table:
         """See `Store.latest`."""
-        where, parameters = _where(table, Selection(selection.timeframe, selection.instruments), "ts")
+        where, parameters = condition(table, Selection(selection.timeframe, selection.instruments), "ts")
         if selection.end:
             where += " AND available_at <= ?"
             parameters.append(selection.end)
@@ -305,7 +292,7 @@ class DuckDBStore:
         newest = f"SELECT instrument_id, timeframe, max(ts) AS ts FROM {name} WHERE {where} GROUP BY ALL"
         with self._lock, self._errors(_cannot_read):
             found = self._connection.sql(
-                f"SELECT {_list(table.schema.names, 'v')} FROM {name} v SEMI JOIN ({newest}) USING (instrument_id, timeframe, ts)"
+                f"SELECT {listed(table.schema.names, 'v')} FROM {name} v SEMI JOIN ({newest}) USING (instrument_id, timeframe, ts)"
                 " ORDER BY instrument_id",
                 params=parameters,
             ).to_arrow_table()
@@ -351,7 +338,7 @@ class DuckDBStore:
         same = " AND ".join(f"l.{quoted(n)} IS NOT DISTINCT FROM r.{quoted(n)}" for n in names)
         with self.transaction(), self._seen_as("logged", rows):
             done = self._rows(
-                f"INSERT INTO {quoted(log)} SELECT {_list(_LOGS[log].names)} FROM logged r"
+                f"INSERT INTO {quoted(log)} SELECT {listed(_LOGS[log].names)} FROM logged r"
                 f" WHERE NOT EXISTS (SELECT 1 FROM {quoted(log)} l WHERE {same})"
             )
         assert isinstance(done[0][0], int)
@@ -377,14 +364,6 @@ class DuckDBStore:
         self.close()
 
 
-def _columns(schema: pa.Schema) -> str:
-    return ", ".join(f"{quoted(f.name)} {_TYPES[f.type]}" for f in schema)
-
-
-def _list(names: Iterable[str], of: str | None = None) -> str:
-    return ", ".join(f"{of}.{quoted(n)}" if of else quoted(n) for n in names)
-
-
 def _typed(found: pa.Table, table: Table) -> pa.Table:
     """A result in the types of the table's schema: DuckDB names the zone and the items of a list its own way."""
     return found.cast(pa.schema([table.schema.field(name) for name in found.column_names]))
@@ -392,44 +371,6 @@ def _typed(found: pa.Table, table: Table) -> pa.Table:
 
 def _drop(connection: duckdb.DuckDBPyConnection, table: str) -> None:
     connection.execute(f"DROP TABLE IF EXISTS {quoted(table)}")
-
-
-def _place_events() -> str:
-    """Staged events merged with what is known of them: the earliest place, the newest scores."""
-    newer = "m.scored_at_utc IS NULL OR s.scored_at_utc >= m.scored_at_utc"
-    taken = ("event_time_utc", "score", "confidence", "scored_at_utc")
-    scores = ", ".join(f"CASE WHEN {newer} THEN s.{c} ELSE m.{c} END AS {c}" for c in taken)
-    return (
-        f"SELECT s.instrument_id, s.event_id, least(s.enriched_at_utc, m.enriched_at_utc) AS enriched_at_utc, {scores}"
-        " FROM staged s LEFT JOIN main.events m ON s.instrument_id = m.instrument_id AND s.event_id = m.event_id"
-    )
-
-
-def _where(table: Table, selection: Selection, time: str) -> tuple[str, list[object]]:
-    """The condition of a selection, and its parameters."""
-    parts, parameters = ["true"], list[object]()
-    if selection.timeframe is not None and "timeframe" in table.schema.names:
-        parts.append("timeframe = ?")
-        parameters.append(selection.timeframe)
-    if selection.instruments is not None:
-        names = sorted(selection.instruments)
-        parts.append("instrument_id BETWEEN ? AND ? AND instrument_id IN (SELECT unnest(?::VARCHAR[]))")
-        parameters += [names[0] if names else "", names[-1] if names else "", names]
-    for bound, symbol in ((selection.start, ">="), (selection.end, "<=")):
-        if bound is not None:
-            parts.append(f"{time} {symbol} ?")
-            parameters.append(bound)
-    return " AND ".join(parts), parameters
-
-
-def _revisions(table: Table, selection: Selection) -> tuple[str, list[object]]:
-    """The rows that were held to be true at `known_at`: the current ones where it is not given."""
-    name, columns = quoted(table.name), _list(table.schema.names)
-    if selection.known_at is None:
-        return f"main.{name}", []
-    current = f"SELECT {columns} FROM main.{name} WHERE known_from <= ?"
-    past = f"SELECT {columns} FROM history.{name} WHERE known_from <= ? AND known_to > ?"
-    return f"({current} UNION ALL {past})", [selection.known_at] * 3
 
 
 _HOLDER = re.compile(r"held in (.+?) \(PID (\d+)\)")
