@@ -4,7 +4,7 @@ An oracle is an independent definition over lists, not a copy of the kernel. Wha
 
 - ROW: one finite number for each input; LOGIC: one number for each, `None` where missing, `ERROR` for an error;
 - SERIES: the whole window of each input, oldest first; RAW: all values so far, missing ones and errors among them;
-- WINDOW: the events' values, oldest first; TALLY: the same, missing ones and errors among them.
+- SUM and WINDOW: the events' values, oldest first; TALLY: the same, missing ones and errors among them.
 
 The parameters follow. An answer is a number, `None` or `ERROR`; what overflows or divides by zero is an error.
 """
@@ -127,10 +127,10 @@ CASES: dict[str, Case] = {
     "series.min/1": Case(lambda x, n: min(x), bits=True),
     "series.max/1": Case(lambda x, n: max(x), bits=True),
     "tally.count/1": Case(lambda x: float(sum(v is not None for v in x)), bits=True),
-    "window.sum/1": Case(math.fsum),
-    "window.sum/2": Case(lambda x, weight: math.fsum(map(python.mul, x, weight))),
-    "window.mean/1": Case(lambda x: math.fsum(x) / len(x)),
-    "window.mean/2": Case(weighted_mean),
+    "sum.sum/1": Case(math.fsum, bits=True),
+    "window.sum/2": Case(lambda x, weight: math.fsum(map(python.mul, x, weight)), bits=True),
+    "window.mean/1": Case(lambda x: math.fsum(x) / len(x), bits=True),
+    "window.mean/2": Case(weighted_mean, bits=True),
     "window.var/1": Case(_spread, scale=biggest_square),
     "window.std/1": Case(_spread_root, scale=biggest),
     "window.std/2": Case(weighted_std, scale=biggest),

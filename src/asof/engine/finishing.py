@@ -1,66 +1,28 @@
-"""The loops around the operators: cutting event windows, raising flags, packing results for Arrow. Compiled as the kernels are."""
+"""The loops around the operators: packing results for Arrow, and laying records out as a panel. Compiled as the kernels are."""
 
 import math
 
 
-def cut_windows(low, high, which, offsets, ts, event_offsets, event_time, length):
-    """The distinct windows `[low, high)` of events between `ts - length` and `ts`, and for each bar which of them is its own.
-
-    Bars and events are sorted by time; neighbouring bars often see the same events. Returns how many windows there are.
-    """
-    count = 0
-    for s in range(len(offsets) - 1):
-        a = event_offsets[s]
-        b = a
-        end = event_offsets[s + 1]
-        for i in range(offsets[s], offsets[s + 1]):
-            while b < end and event_time[b] <= ts[i]:
-                b += 1
-            while a < b and event_time[a] < ts[i] - length:
-                a += 1
-            if count == 0 or low[count - 1] != a or high[count - 1] != b:
-                low[count] = a
-                high[count] = b
-                count += 1
-            which[i] = count - 1
-    return count
-
-
-def spread(out, values, which):
-    """Give each bar the value of its window."""
-    for i in range(len(out)):
-        out[i] = values[which[i]]
-
-
-def raise_flag(flags, values, bit):
-    """Set `bit` where the value is true; a missing one, or an error, raises nothing."""
-    for i in range(len(flags)):
-        if values[i] != 0.0 and math.isfinite(values[i]):
-            flags[i] |= bit
-
-
-def pack_column(out, bitmap, values, flags, error):
-    """Copy a feature, missing where it is not finite, with its validity bitmap; raise `error` for an infinite one.
+def pack(values, bitmap, flags, error):
+    """The validity bitmap of a feature: missing where it is not finite. Raises `error` for an infinite one, which becomes missing.
 
     Returns how many values are missing.
     """
     missing = 0
     for byte in range(len(bitmap)):
         first = 8 * byte
-        count = min(8, len(out) - first)
+        count = min(8, len(values) - first)
         valid = 0
         for k in range(count):
-            value = values[first + k]
-            out[first + k] = value
-            valid |= math.isfinite(value) << k
+            valid |= (values[first + k] - values[first + k] == 0.0) << k
         bitmap[byte] = valid
         if valid != (1 << count) - 1:
             for i in range(first, first + count):
                 if not math.isfinite(values[i]):
                     missing += 1
-                    out[i] = math.nan
                     if values[i] == values[i]:
                         flags[i] |= error
+                    values[i] = math.nan
     return missing
 
 

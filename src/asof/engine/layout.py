@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from asof.engine import finishing
-from asof.engine.drivers import compile_loop
+from asof.engine.native import compile_loop
 from asof.engine.panel import Ints
 
 _lay_out = compile_loop(finishing.lay_out)

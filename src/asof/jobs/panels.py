@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from asof.engine.layout import flag_numbers, known_since, offsets_of, order_of, surely_distinct
 from asof.engine.panel import Floats, Ints, Panel
 from asof.engine.plan import Plan
-from asof.engine.run import MORSEL_ROWS, Block, run_each
+from asof.engine.run import Block, run_each
 from asof.errors import DataError
 from asof.records import EVENTS, UTC, floats, micros, one_chunk, vector_schema
 from asof.timeframes import grid, timeframe
@@ -117,17 +117,14 @@ def vectors_of(
         told = micros(pc.coalesce(bars["available_at"], known))
         known = pa.chunked_array([pa.array(known_since(told, panel.offsets, plan.lookback)).cast(UTC)])
     instrument, ts, available = (one_chunk(column) for column in (bars["instrument_id"], bars["ts"], known))
-    repeated = [
-        pa.repeat(pa.scalar(v, t), MORSEL_ROWS)
-        for v, t in ((timeframe_text, pa.string()), (computed_at, UTC), (pipeline_version, pa.string()))
-    ]
+    constants = [pa.scalar(timeframe_text), pa.scalar(computed_at, UTC), pa.scalar(pipeline_version)]
     names = sorted(feature_set.flag_names)
     labels = pa.array(names, pa.string())
     bits = np.array([feature_set.flag_names.index(n) for n in names])
 
     def batch(block: Block) -> pa.RecordBatch:
         start, rows = block.start, block.stop - block.start
-        frame, when, version = (c.slice(0, rows) for c in repeated)
+        frame, when, version = (pa.repeat(constant, rows) for constant in constants)
         offsets, values = flag_numbers(block.flags, bits)
         lists = pa.ListArray.from_arrays(pa.array(offsets), labels.take(pa.array(values)))
         features = [

@@ -10,8 +10,10 @@ LOGIC    `kernel(a, b) -> float`              nothing: the kernel sees missing v
 SERIES   `kernel(out, x, ..., *params)`       one instrument at a time; a row without its whole window, or
                                               with a missing value inside it, becomes missing
 RAW      `kernel(out, x, ..., *params)`       one instrument at a time; nothing else
-WINDOW   `kernel(x, ..., *params) -> float`   the events of one window; missing when fewer than `minimum`, or
-                                              one of them is missing
+SUM      `kernel(x) -> float`                 the exact sum of one window's events; taken from running totals
+                                              where those are exact, too
+WINDOW   `kernel(x, ..., *sums, *params)`     the events of one window; missing when fewer than `minimum`, or
+         `-> float`                           one of them is missing
 TALLY    `kernel(x, ..., *params) -> float`   the events of one window, missing ones among them
 ======== ==================================== =========================================================
 
@@ -33,11 +35,12 @@ class Shape(Enum):
     LOGIC = "logic"
     SERIES = "series"
     RAW = "raw"
+    SUM = "sum"
     WINDOW = "window"
     TALLY = "tally"
 
 
-EVENT_SHAPES = (Shape.WINDOW, Shape.TALLY)
+EVENT_SHAPES = (Shape.SUM, Shape.WINDOW, Shape.TALLY)
 BAR_SHAPES = (Shape.SERIES, Shape.RAW)
 
 
@@ -85,8 +88,9 @@ DDOF = Param("ddof", minimum=0, maximum=1, default=1)
 class Operator:
     """One primitive of the language.
 
-    `inputs` names the expressions it takes, the first being the one the method is called on. `symbol` is how the text form
-    writes it when it is not a method. `version` counts changes of meaning: it is part of every fingerprint.
+    `inputs` names the expressions it takes, the first being the one the method is called on. `sums` are the exact sums over the
+    window that a kernel takes beside them, each of the product of the inputs it names. `symbol` is how the text form writes it when
+    it is not a method. `version` counts changes of meaning: it is part of every fingerprint.
     """
 
     name: str
@@ -94,6 +98,7 @@ class Operator:
     kernel: Callable[..., object]
     inputs: tuple[str, ...] = ("x",)
     params: tuple[Param, ...] = ()
+    sums: tuple[tuple[str, ...], ...] = ()
     symbol: str | None = None
     minimum: int = 0
     version: int = 1
