@@ -144,12 +144,27 @@ def window(kernel, inputs, sums):
     return drive
 
 
-def tally(kernel, inputs, sums):
-    cut = CUT[inputs]
+def moment(kernel, inputs, sums):
+    pick, tame = PICK[sums], TAME[sums]
 
     def drive(out, inputs, sums, params, low, high, minimum):
         for i in range(len(out)):
-            out[i] = kernel(*(cut(inputs, low[i], high[i]) + params))
+            values, n = pick(sums, i), high[i] - low[i]
+            result = settle(kernel(float(max(n, 1)), *(tame(values) + params)), values)
+            out[i] = result if n >= minimum else math.nan
+
+    return drive
+
+
+def count(kernel, inputs, sums):
+    def drive(out, inputs, sums, params, low, high, minimum):
+        (x,) = inputs
+        totals = np.empty(len(x) + 1, np.int64)
+        totals[0] = 0
+        for i in range(len(x)):
+            totals[i + 1] = totals[i] + (1 if kernel(x[i]) else 0)
+        for i in range(len(out)):
+            out[i] = totals[high[i]] - totals[low[i]]
 
     return drive
 
@@ -206,9 +221,10 @@ DRIVERS: dict[Shape, tuple[Callable[..., Drive], Callable[..., Callable[..., Non
     Shape.LOGIC: (logic, by_row),
     Shape.SERIES: (series, by_bar),
     Shape.RAW: (raw, by_bar),
+    Shape.COUNT: (count, by_window),
     Shape.SUM: (exact_sum, by_window),
+    Shape.MOMENT: (moment, by_window),
     Shape.WINDOW: (window, by_window),
-    Shape.TALLY: (tally, by_window),
 }
 """What makes the driver of each shape, and the step around it."""
 

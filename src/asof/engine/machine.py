@@ -27,43 +27,45 @@ def first_row(values, start, stop, limit):
     return start
 
 
-def span(offsets, ts, event_offsets, event_time, lookback, longest, start, stop):
+def span(panel, lookback, longest, start, stop):
     """Of the morsel that wants rows `start` to `stop`: its first row, first and last instrument, first event and the one after its last."""
+    offsets, ts, event_starts, event_stops, event_time = panel
     first = first_row(offsets, 0, len(offsets), start + 1) - 1
     last = first_row(offsets, first, len(offsets), stop) - 1
     row = max(offsets[first], start - lookback + 1)
-    a = first_row(event_time, event_offsets[first], event_offsets[first + 1], ts[row] - longest)
-    b = first_row(event_time, event_offsets[last], event_offsets[last + 1], ts[stop - 1] + 1)
+    a = first_row(event_time, event_starts[first], event_stops[first], ts[row] - longest)
+    b = first_row(event_time, event_starts[last], event_stops[last], ts[stop - 1] + 1)
     return row, first, last, a, max(a, b)
 
 
 def arrays_of(panel):
-    """The panel's four arrays of whole numbers, by their addresses and lengths."""
-    offsets, ts = ints_at(panel[0, 0], panel[0, 1]), ints_at(panel[1, 0], panel[1, 1])
-    return offsets, ts, ints_at(panel[2, 0], panel[2, 1]), ints_at(panel[3, 0], panel[3, 1])
+    """The panel's arrays of whole numbers (offsets, ts, event starts, event stops, event times), by their addresses and lengths."""
+    a, b, c, d, e = panel[0], panel[1], panel[2], panel[3], panel[4]
+    return ints_at(a[0], a[1]), ints_at(b[0], b[1]), ints_at(c[0], c[1]), ints_at(d[0], d[1]), ints_at(e[0], e[1])
 
 
 def most_events(panel, lookback, longest, rows):
     """The events of the morsel, of those that want `rows` rows each, that has the most."""
-    offsets, ts, event_offsets, event_time = arrays_of(panel)
+    arrays = arrays_of(panel)
     most = 0
-    for start in range(0, len(ts), rows):
-        _, _, _, a, b = span(offsets, ts, event_offsets, event_time, lookback, longest, start, min(start + rows, len(ts)))
+    for start in range(0, len(arrays[1]), rows):
+        _, _, _, a, b = span(arrays, lookback, longest, start, min(start + rows, len(arrays[1])))
         most = max(most, b - a)
     return most
 
 
-def cut_windows(low, high, which, cuts, event_cuts, ts, event_time, length):
+def cut_windows(low, high, which, cuts, ts, event_time, length):
     """The distinct windows `[low, high)` of events between `ts - length` and `ts`, and for each bar which of them is its own.
 
-    Bars and events are sorted by time; neighbouring bars often see the same events. Returns how many windows there are.
+    `cuts` are where each instrument's bars begin, and its events begin and end. Bars and events are sorted by time; neighbouring bars
+    often see the same events. Returns how many windows there are.
     """
     count = 0
-    for s in range(len(cuts) - 1):
-        a = b = event_cuts[s]
-        end = event_cuts[s + 1]
+    for s in range(cuts.shape[1] - 1):
+        a = b = cuts[1, s]
+        end = cuts[2, s]
         changed = True
-        for i in range(cuts[s], cuts[s + 1]):
+        for i in range(cuts[0, s], cuts[0, s + 1]):
             while b < end and event_time[b] <= ts[i]:
                 b += 1
                 changed = True
@@ -117,22 +119,25 @@ def keep_of_windows(kind, place, values, which, features, flags, counts):
 def evaluate(start, stop, rows, lookback, program, panel, buffers, scratch, results):
     """Rows `start` to `stop` of the results, in morsels that want `rows` each."""
     kinds, on, at, params, addresses, lengths, leaves = program
-    offsets, ts, event_offsets, event_time = arrays_of(panel)
-    cuts, event_cuts, low, high, which, frames = scratch
+    arrays = arrays_of(panel)
+    offsets, ts, event_starts, event_stops, event_time = arrays
+    cuts, low, high, which, frames = scratch
     features, flags, counts = results
     longest = lengths.max() if len(lengths) else 0
     for begin in range(start, stop, rows):
         end = min(begin + rows, stop)
-        row, first, last, a, b = span(offsets, ts, event_offsets, event_time, lookback, longest, begin, end)
+        row, first, last, a, b = span(arrays, lookback, longest, begin, end)
         instruments, bars, warm = last - first + 1, end - row, begin - row
-        for s in range(instruments + 1):
-            cuts[s] = min(max(offsets[first + s], row), end) - row
-            event_cuts[s] = min(max(event_offsets[first + s], a), b) - a
+        for s in range(instruments):
+            cuts[0, s] = max(offsets[first + s] - row, 0)
+            cuts[1, s] = min(max(event_starts[first + s], a), b) - a
+            cuts[2, s] = min(max(event_stops[first + s], a), b) - a
+        cuts[0, instruments] = bars
         frames[0, 0], frames[0, 1], frames[0, 2] = bars, cuts.ctypes.data, instruments + 1
         frames[ON_EVENTS, 0] = b - a
         for k in range(len(lengths)):
             mine = frames[ON_WINDOWS + k]
-            mine[0] = cut_windows(low[k], high[k], which[k], cuts[: instruments + 1], event_cuts, ts[row:end], event_time[a:b], lengths[k])
+            mine[0] = cut_windows(low[k], high[k], which[k], cuts[:, : instruments + 1], ts[row:end], event_time[a:b], lengths[k])
             mine[1], mine[2], mine[3] = low[k].ctypes.data, high[k].ctypes.data, b - a
         for k in range(len(leaves)):
             buffers[leaves[k, 0]] = leaves[k, 1] + 8 * (a if leaves[k, 2] else row)
@@ -143,9 +148,9 @@ def evaluate(start, stop, rows, lookback, program, panel, buffers, scratch, resu
             elif kind == SPREAD:
                 spread(floats_at(buffers[at[s, 0]], bars), floats_at(buffers[at[s, 1]], rows_of_value), which[window])
             else:
-                values = floats_at(buffers[at[s, 1]], rows_of_value)
+                values, place = floats_at(buffers[at[s, 1]], rows_of_value), at[s, 0]
+                wanted = features + 8 * begin, flags[begin - start : end - start], counts[:, begin:end]
                 if window < 0:
-                    keep_of_bars(kind, at[s, 0], values[warm:], features + 8 * begin, flags[begin:end], counts[:, begin:end])
+                    keep_of_bars(kind, place, values[warm:], *wanted)
                 else:
-                    mine = which[window, warm:bars]
-                    keep_of_windows(kind, at[s, 0], values, mine, features + 8 * begin, flags[begin:end], counts[:, begin:end])
+                    keep_of_windows(kind, place, values, which[window, warm:bars], *wanted)

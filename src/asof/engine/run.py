@@ -19,7 +19,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from asof.engine import finishing, machine
+from asof.engine import machine, packing
 from asof.engine.drivers import AT, PARAMS, compiled
 from asof.engine.native import compile_loop
 from asof.engine.panel import Floats, Ints, Panel
@@ -35,7 +35,7 @@ BLOCK_MORSELS = 32
 
 _evaluate = compile_loop(machine.evaluate)
 _most_events = compile_loop(machine.most_events)
-_pack = compile_loop(finishing.pack)
+_pack = compile_loop(packing.pack)
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,9 @@ def run_each(
     plan: Plan, panel: Panel, each: Callable[[Block], Result], threads: int | None = None, rows: int | None = None
 ) -> Iterator[Result]:
     """`run`, with `each` applied to every block on the thread that made it, while the block is still in the cache."""
-    count = threads or os.cpu_count() or 1
-    total = len(panel.ts)
-    rows = rows or max(4 * plan.lookback, min(MORSEL_ROWS, max(256, total // (4 * BLOCK_MORSELS * count))))
-    step = rows * BLOCK_MORSELS
-    task = _Task(plan, panel, rows)
+    count, total = _threads(threads), len(panel.ts)
+    step = rows * BLOCK_MORSELS if rows else block_rows(plan, panel, threads)
+    task = _Task(plan, panel, step // BLOCK_MORSELS)
     if count == 1 or total <= step:
         worker = _Worker(task)
         for start in range(0, total, step):
@@ -93,6 +91,16 @@ def run_each(
                 future.cancel()
 
 
+def _threads(wanted: int | None) -> int:
+    return wanted or os.cpu_count() or 1
+
+
+def block_rows(plan: Plan, panel: Panel, threads: int | None = None) -> int:
+    """The most rows that a block of this panel has: few enough that every thread gets some, many enough that its lookback costs little."""
+    fair = len(panel.ts) // (4 * BLOCK_MORSELS * _threads(threads))
+    return BLOCK_MORSELS * max(4 * plan.lookback, min(MORSEL_ROWS, max(256, fair)))
+
+
 class _Task:
     """What the threads share: the plan as the machine reads it, the panel's arrays, and room for the results of all rows.
 
@@ -102,7 +110,7 @@ class _Task:
     def __init__(self, plan: Plan, panel: Panel, rows: int) -> None:
         self.plan = plan
         self.rows = rows
-        times = (panel.offsets, panel.ts, panel.event_offsets, panel.event_time)
+        times = (panel.offsets, panel.ts, *panel.event_spans, panel.event_time)
         self._read: list[Floats | Ints] = [np.ascontiguousarray(array, np.int64) for array in times]
         self.panel = np.array([(array.ctypes.data, len(array)) for array in self._read])
         named = [(buffer, panel.columns[name], 0) for name, buffer in plan.bar_columns.items()]
@@ -122,7 +130,6 @@ class _Task:
         )
         total = len(panel.ts)
         self.features = [np.empty(total, np.float64) for _ in plan.feature_set.features]
-        self.flags = np.zeros(total, np.int64)
         self.counts = np.zeros((2, total), np.int64)
         longest = max(plan.windows, default=0)
         self.events = int(_most_events(self.panel, plan.lookback, longest, rows)) if plan.windows else 0  # type: ignore[call-overload]
@@ -156,8 +163,7 @@ class _Worker:
             self._buffers[buffer] = array.ctypes.data
         offsets, windows = int(task.panel[0, 1]), len(plan.windows)
         self._scratch = (
-            np.empty(offsets, np.int64),
-            np.empty(offsets, np.int64),
+            np.empty((3, offsets), np.int64),
             np.empty((windows, room), np.int64),
             np.empty((windows, room), np.int64),
             np.empty((windows, room), np.int64),
@@ -168,9 +174,10 @@ class _Worker:
         """The block of rows `start` to `stop`."""
         task = self._task
         addresses = np.array([column.ctypes.data for column in task.features], np.int64)
-        results = addresses, task.flags, task.counts
+        flags = np.zeros(stop - start, np.int64)
+        results = addresses, flags, task.counts
         _evaluate(start, stop, task.rows, task.plan.lookback, task.program, task.panel, self._buffers, self._scratch, results)
-        flags, error = task.flags[start:stop], 1 << len(task.plan.feature_set.flags)
+        error = 1 << len(task.plan.feature_set.flags)
         features = []
         for column in task.features:
             values, bitmap = column[start:stop], np.empty((stop - start + 7) // 8, np.uint8)

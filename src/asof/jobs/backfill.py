@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from asof.engine.plan import Plan, plan
 from asof.errors import DefinitionError, NotFound, did_you_mean
 from asof.features.feature_set import FeatureSet
-from asof.jobs.panels import panel_of, sort_bars, vectors_of
+from asof.jobs.panels import NO_EVENTS, panel_of, sort_bars, sort_events, vectors_of
 from asof.records import BARS, EVENTS, QUALITY_LOG, UTC
 from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Changes, Selection, Store, vectors_table
 
@@ -149,16 +149,16 @@ def _compute(
     feature_set = the_plan.feature_set
     columns = ("instrument_id", "ts", "available_at", *(c for c in the_plan.bar_columns if c in BARS.names))
     chosen = Selection(timeframe, part.instruments, part.read_from, part.end)
-    bars, instruments, offsets = sort_bars(_joined(store.read(BARS_TABLE, chosen, columns)))
-    if not len(bars):
+    bars = sort_bars(_joined(store.read(BARS_TABLE, chosen, columns)))
+    if not len(bars.table):
         return vectors_table(feature_set).schema.empty_table()
-    events = EVENTS.empty_table()
+    events = NO_EVENTS
     if feature_set.event_window:
-        ts = pc.min_max(bars["ts"]).as_py()
+        ts = pc.min_max(bars.table["ts"]).as_py()
         window = timedelta(microseconds=feature_set.event_window)
         seen = Selection(instruments=part.instruments, start=ts["min"] - window, end=ts["max"])
-        events = _joined(store.read(EVENTS_TABLE, seen)) or events
-    panel = panel_of(the_plan, timeframe, bars, instruments, offsets, events)
+        events = sort_events(pa.concat_tables([EVENTS.empty_table(), *store.read(EVENTS_TABLE, seen)]))
+    panel = panel_of(the_plan, timeframe, bars, events)
     vectors = vectors_of(the_plan, panel, timeframe, bars, now, pipeline_version, threads)
     if part.start:
         vectors = vectors.filter(pc.greater_equal(vectors["ts"], pa.scalar(part.start, UTC)))

@@ -48,27 +48,24 @@ def rounded(parts):
     return high
 
 
-def summed(x, weight, products):
+def weighted_total(n, products):
     """The sum of value times weight; 0 for no events."""
     return products
 
 
 def count(x):
     """How many events have a value; 0 for none, never missing."""
-    present = 0
-    for i in range(len(x)):
-        present += x[i] == x[i]
-    return float(present)
+    return x == x
 
 
-def mean(x, values):
+def mean(n, values):
     """The arithmetic mean; missing when there is no event."""
-    return values / len(x)
+    return values / n
 
 
-def weighted_mean(x, weight, products, weights, values):
+def weighted_mean(n, products, weights, values):
     """sum(x * weight) / sum(weight), or the plain mean where the weights sum to 0; missing when there is no event."""
-    return products / weights if weights != 0.0 else values / len(x)
+    return products / weights if weights != 0.0 else values / n
 
 
 def var(x, values, ddof):
@@ -123,11 +120,11 @@ _SUM = (("x",),)
 _WEIGHTED_SUMS = (_WEIGHTED, ("weight",), ("x",))
 
 OPERATORS = (
-    Operator("count", Shape.TALLY, count),
+    Operator("count", Shape.COUNT, count),
     Operator("sum", Shape.SUM, total),
-    Operator("sum", Shape.WINDOW, summed, _WEIGHTED, sums=(_WEIGHTED,)),
-    Operator("mean", Shape.WINDOW, mean, sums=_SUM, minimum=1),
-    Operator("mean", Shape.WINDOW, weighted_mean, _WEIGHTED, sums=_WEIGHTED_SUMS, minimum=1),
+    Operator("sum", Shape.MOMENT, weighted_total, _WEIGHTED, sums=(_WEIGHTED,)),
+    Operator("mean", Shape.MOMENT, mean, sums=_SUM, minimum=1),
+    Operator("mean", Shape.MOMENT, weighted_mean, _WEIGHTED, sums=_WEIGHTED_SUMS, minimum=1),
     Operator("var", Shape.WINDOW, var, params=(DDOF,), sums=_SUM, minimum=2),
     Operator("std", Shape.WINDOW, std, params=(DDOF,), sums=_SUM, minimum=2),
     Operator("std", Shape.WINDOW, weighted_std, _WEIGHTED, sums=_WEIGHTED_SUMS, minimum=2),
