@@ -59,14 +59,23 @@ def _text(column: pa.ChunkedArray) -> tuple[Spans, Bytes]:
 
 
 def sort_bars(bars: pa.Table) -> SortedBars:
-    """Bars sorted by instrument and time. Raises `DataError` where two bars of an instrument open at one time."""
-    ts = micros(bars["ts"])
+    """Bars sorted by instrument and time. Raises `DataError` where two bars of an instrument open at one time.
+
+    Bars mostly come in runs that are sorted, so runs are put in order before single bars are.
+    """
     starts = runs(*_text(bars["instrument_id"])) if len(bars) else None
-    if starts is not None:  # bars mostly come sorted, so the distinct names are those at which a run begins
-        names, offsets = bars["instrument_id"].take(pa.array(starts)).combine_chunks(), np.append(starts, len(bars))
-        if pc.all(pc.less(names[:-1], names[1:])).as_py() is not False and is_sorted(offsets, ts):
+    if starts is not None:
+        lengths = np.diff(starts, append=len(bars))
+        names, codes = _encoded(bars["instrument_id"].take(pa.array(starts)))
+        order = np.lexsort((micros(bars["ts"])[starts], codes))
+        begins = np.cumsum(lengths[order]) - lengths[order]
+        if (np.diff(order) != 1).any():
+            bars = bars.take(pa.array(np.repeat(starts[order] - begins, lengths[order]) + np.arange(len(bars))))
+        offsets = np.append(begins, len(bars))[np.searchsorted(codes[order], np.arange(len(names) + 1))]
+        if is_sorted(offsets, micros(bars["ts"])):
             return SortedBars(bars, names, offsets)
     names, codes = _encoded(bars["instrument_id"])
+    ts = micros(bars["ts"])
     rows = np.lexsort((ts, codes))
     bars, codes, ts = bars.take(pa.array(rows)), codes[rows], ts[rows]
     twice = np.flatnonzero((np.diff(ts) == 0) & (np.diff(codes) == 0))

@@ -58,6 +58,9 @@ def condition(table: Table, selection: Selection, time: str) -> tuple[str, list[
         names = sorted(selection.instruments)
         parts.append("instrument_id BETWEEN ? AND ? AND instrument_id IN (SELECT unnest(?::VARCHAR[]))")
         parameters += [names[0] if names else "", names[-1] if names else "", names]
+    if selection.span is not None:
+        parts.append("instrument_id BETWEEN ? AND ?")
+        parameters += selection.span
     for bound, symbol in ((selection.start, ">="), (selection.end, "<=")):
         if bound is not None:
             parts.append(f"{time} {symbol} ?")
