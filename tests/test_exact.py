@@ -43,6 +43,7 @@ def fits(values: list[float]) -> bool:
 @example([1.0, 2.0**-53, 2.0**-95])
 @example([-1.0, -(2.0**-53), -(2.0**-95)])
 @example([2097152.0, 2.0**-32, 2.0**-64])
+@example([-0.5667240433651454, -0.5667240433651454, -0.609843511936991, -2.2250738585072014e-308])
 @example([1e16, 1.0, -1e16, 0.1])
 def test_the_sum_of_every_window_is_the_exact_one_rounded_once(values: list[float]):
     windows = [(a, b) for a in range(len(values) + 1) for b in range(a, len(values) + 1, max(1, len(values) // 5))]

@@ -41,7 +41,7 @@ def rounded(parts):
         new = high + parts[k]
         low = parts[k] - (new - high)
         high = new
-    if k > 0 and low * parts[k - 1] > 0.0:
+    if k > 0 and low != 0.0 and (low > 0.0) == (parts[k - 1] > 0.0):
         twice = high + 2.0 * low
         if twice - high == 2.0 * low:
             return twice
