@@ -191,8 +191,8 @@ class DuckDBStore:
         )
         return before - self._count("staged"), refused
 
-    def _count(self, table: str) -> int:
-        found = self._rows(f"SELECT count(*) FROM {table}")[0][0]
+    def _count(self, rows: str, parameters: list[object] | None = None) -> int:
+        found = self._rows(f"SELECT count(*) FROM {rows}", parameters)[0][0]
         assert isinstance(found, int)
         return found
 
@@ -202,23 +202,25 @@ class DuckDBStore:
         staged, bounded, bounds = self._bounds(table)
         current = f"(SELECT * FROM main.{name} WHERE {bounded})"
         columns = listed(table.schema.names, "s")
+        match = " AND ".join(f"s.{quoted(c)} = m.{quoted(c)}" for c in table.key)
         order = f" ORDER BY {listed(_in_order(table), 's')}" if table in (BARS_TABLE, EVENTS_TABLE) else ""  # vectors come in order
-        if not self._rows(f"SELECT 1 FROM {current} LIMIT 1", bounds):
+        there = self._rows(f"SELECT 1 FROM {current} LIMIT 1", bounds)
+        known = self._count(f"staged s JOIN {current} m ON {match}", bounds) if there else 0
+        if not known:
             self._connection.execute(f"INSERT INTO main.{name} SELECT {columns}, ? FROM staged s{order}", [known_at])
             return Changes(inserted=staged)
         source = "staged"
         if table is EVENTS_TABLE:
             self._connection.execute(f"CREATE OR REPLACE TEMP VIEW placed AS {place_events()}")
             source = "placed"
-        match = " AND ".join(f"s.{quoted(c)} = m.{quoted(c)}" for c in table.key)
-        differs = " OR ".join(f"s.{quoted(c)} IS DISTINCT FROM m.{quoted(c)}" for c in table.compared)
-        counted = f"SELECT count(*), count(*) FILTER ({differs}) FROM {source} s JOIN {current} m ON {match}"
-        known, corrected = (column[0].as_py() for column in self._connection.sql(counted, params=bounds).to_arrow_table().columns)
         if known < staged:
             unknown = f"SELECT {columns}, ? FROM {source} s ANTI JOIN {current} m ON {match}{order}"
             self._connection.execute(f"INSERT INTO main.{name} {unknown}", [known_at, *bounds])
+        differs = " OR ".join(f"s.{quoted(c)} IS DISTINCT FROM m.{quoted(c)}" for c in table.compared)
+        changed = f"{source} s JOIN {current} m ON {match} WHERE {differs}"
+        corrected = self._count(changed, bounds)
         if corrected:
-            self._correct(table, f"{source} s JOIN {current} m ON {match} WHERE {differs}", bounds, known_at)
+            self._correct(table, changed, bounds, known_at)
         return Changes(staged - known, corrected, known - corrected)
 
     def _correct(self, table: Table, found: str, bounds: list[object], known_at: datetime) -> None:
