@@ -238,7 +238,7 @@ class DuckDBStore:
         tie = "" if "ts" in table.schema.names else ", event_id"
         where, parameters = condition(table, selection, time, _among)
         names = listed(columns or table.schema.names)
-        source, known = revisions(table, selection, "main")
+        source, known = revisions(table, selection, "main.")
         cursor = self._connection.cursor()
         try:
             with self._errors(_cannot_read):

@@ -12,11 +12,11 @@ from asof.records import FLAGS
 from asof.stores.store import EVENTS_TABLE, Selection, Table
 
 _TYPES = {
-    pa.string(): "VARCHAR",
+    pa.string(): "TEXT",
     pa.float64(): "DOUBLE PRECISION",
     pa.int64(): "BIGINT",
     pa.timestamp("us", tz="UTC"): "TIMESTAMPTZ",
-    FLAGS: "VARCHAR[]",
+    FLAGS: "TEXT[]",
     pa.list_(pa.float64()): "DOUBLE PRECISION[]",
 }
 
@@ -45,10 +45,7 @@ def clashing(table: Table, staged: str) -> str:
     """Staged rows that disagree with another one: of the same key, or for events of the same enrichment."""
     same = listed((*table.key, "scored_at_utc") if table is EVENTS_TABLE else table.key)
     compared = listed(c for c in table.compared if c != "scored_at_utc")
-    return (
-        f"SELECT * FROM {staged} WHERE ({same}) IN"
-        f" (SELECT {same} FROM {staged} GROUP BY {same} HAVING count(DISTINCT ({compared})) > 1)"
-    )
+    return f"SELECT * FROM {staged} WHERE ({same}) IN (SELECT {same} FROM {staged} GROUP BY {same} HAVING count(DISTINCT ({compared})) > 1)"
 
 
 def settled(table: Table, staged: str) -> str:
@@ -94,11 +91,11 @@ def condition(table: Table, selection: Selection, time: str, among: Among) -> tu
     return " AND ".join(parts), parameters
 
 
-def revisions(table: Table, selection: Selection, place: str) -> tuple[str, list[object]]:
-    """The rows that were held to be true at `known_at`: the current ones, in the schema `place`, where it is not given."""
+def revisions(table: Table, selection: Selection, schema: str = "") -> tuple[str, list[object]]:
+    """The rows that were held to be true at `known_at`: the current ones, which are in `schema`, where it is not given."""
     name, columns = quoted(table.name), listed(table.schema.names)
     if selection.known_at is None:
-        return f"{place}.{name}", []
-    current = f"SELECT {columns} FROM {place}.{name} WHERE known_from <= ?"
+        return f"{schema}{name}", []
+    current = f"SELECT {columns} FROM {schema}{name} WHERE known_from <= ?"
     past = f"SELECT {columns} FROM history.{name} WHERE known_from <= ? AND known_to > ?"
     return f"({current} UNION ALL {past})", [selection.known_at] * 3
