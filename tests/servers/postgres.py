@@ -11,7 +11,6 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -44,6 +43,7 @@ class Postgres:
     cluster: Cluster | None = None
     template: str = ""
     made: list[str] = field(default_factory=list)
+    users: list[str] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=count)
 
     def database(self, *, migrated: bool = True) -> str:
@@ -72,10 +72,29 @@ class Postgres:
             cursor = connection.execute(sql.encode())
             return cursor.fetchall() if cursor.description else []
 
+    def user(self, url: str, grants: str = "") -> str:
+        """The URL of a new user of a database, who may do what `grants` says; {0} is the user, {1} the database."""
+        database = url.rpartition("/")[2]
+        name = f"{database}_user{next(self.numbers)}"
+        self.run(f"CREATE ROLE {name} LOGIN PASSWORD 'pw'")
+        self.users.append(name)
+        self.run(grants.format(name, database) or "SELECT 1", url)
+        return self.of(database, user=name, password="pw")
+
+    def cut_off(self, url: str) -> None:
+        """End every connection to the database of a URL."""
+        name = url.rpartition("/")[2]
+        self.run(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            f" WHERE datname = '{name}' AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        )
+
     def drop(self) -> None:
         """Drop what was made."""
         while self.made:
-            self.run(f"DROP DATABASE IF EXISTS {self.made.pop()} WITH (FORCE)")
+            self.run(f"DROP DATABASE {self.made.pop()} WITH (FORCE)")
+        while self.users:
+            self.run(f"DROP ROLE {self.users.pop()}")
 
 
 @dataclass

@@ -341,8 +341,9 @@ class DuckDBStore:
             names = [*("bars", "events"), *self.registered(), *_LOGS]
             counts = {n: self._rows(f"SELECT count(*) FROM main.{quoted(n)}")[0][0] for n in names}
             version = self._rows("SELECT version()")[0][0]
-            extension = "loaded" if self._rows("SELECT 1 FROM duckdb_extensions() WHERE extension_name = 'icu' AND loaded") else "missing"
-        return {"kind": "DuckDB", "version": version, "layout": LAYOUT, "icu": extension, "rows": counts}
+            icu = self._rows("SELECT 1 FROM duckdb_extensions() WHERE extension_name = 'icu' AND loaded")
+        broken = ("bad", "time zones", "DuckDB's icu extension is missing", "pip install --force-reinstall duckdb")
+        return {"kind": "DuckDB", "version": version, "layout": LAYOUT, "rows": counts, "findings": [] if icu else [broken]}
 
     def close(self) -> None:
         """See `Store.close`."""

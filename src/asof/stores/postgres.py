@@ -243,6 +243,12 @@ class PostgresStore:
         """See `Store.close`."""
         self._server.close()
 
+    def __enter__(self) -> PostgresStore:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
 
 def _among(names: list[str]) -> tuple[str, list[object]]:
     return "instrument_id = ANY (?::text[])", [names]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -14,23 +14,27 @@ from asof.errors import StoreError
 from asof.stores.postgres_server import Connection, Server
 
 FOLDER = files("asof.stores").joinpath("migrations")
-NAMES = tuple(sorted(f.name.removesuffix(".sql") for f in FOLDER.iterdir() if f.name[:4].isdigit()))
-LAYOUT = len(NAMES)
+NAMES = {int(name[:4]): name.removesuffix(".sql") for name in sorted(f.name for f in FOLDER.iterdir()) if name[:4].isdigit()}
+"""The migrations by their numbers."""
+LAYOUT = max(NAMES)
 """The version of the layout that this asof knows."""
+TIMESCALE = "timescale"
+"""The file that runs after them, each time, where TimescaleDB is."""
 
 LOCK = 0x61736F66
 """The advisory lock under which migrations run: `asof` in ASCII."""
-_RECORD = """
+RECORD_SQL = """
 CREATE TABLE IF NOT EXISTS asof_migrations (
     version integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
-)
+);
 """
-_EXTENSION = "SELECT installed_version, default_version FROM pg_available_extensions WHERE name = 'timescaledb'"
+EXTENSION_SQL = "SELECT installed_version, default_version FROM pg_available_extensions WHERE name = 'timescaledb'"
+SETTINGS_SQL = "SELECT set_config('asof.columnstore_after', %s, true), set_config('asof.retention', %s, true)"
 
 
 @dataclass(frozen=True)
 class Policies:
-    """What TimescaleDB is to do with old chunks: intervals such as `30 days`, or None for nothing."""
+    """What TimescaleDB does with old chunks: an age such as `30d` from which on they are compressed, or dropped; None for never."""
 
     columnstore_after: str | None = None
     retention: str | None = None
@@ -41,36 +45,35 @@ def sql_of(name: str) -> str:
     return FOLDER.joinpath(f"{name}.sql").read_text(encoding="utf-8")
 
 
-def pending(url: str) -> list[str]:
-    """The migrations that a database has not had."""
-    server = Server(url)
-    with server.connection() as connection:
-        found = _pending(connection, server.url)
-    server.close()
-    return found
+def pending(url: str, policies: Policies) -> dict[str, str]:
+    """What `migrate` would run, by name, as scripts that a person can run."""
+    with closing(Server(url)) as server, server.connection() as connection:
+        names, extension = _pending(connection, server.url), any(timescale(connection))
+    scripts = {
+        name: f"BEGIN;\n{RECORD_SQL}\n{sql_of(name)}\nINSERT INTO asof_migrations VALUES ({int(name[:4])}, '{name}');\nCOMMIT;\n"
+        for name in names
+    }
+    if extension:
+        asked = "\n".join(f"SET LOCAL asof.{name} = '{value or ''}';" for name, value in vars(policies).items())
+        scripts[TIMESCALE] = f"CREATE EXTENSION IF NOT EXISTS timescaledb;\nBEGIN;\n{asked}\n{sql_of(TIMESCALE)}\nCOMMIT;\n"
+    return scripts
 
 
 def migrate(url: str, policies: Policies) -> list[str]:
-    """Bring a database to the newest layout; which migrations ran. Two processes may do it at once, and one of them finds it done."""
-    server, done = Server(url), []
-    with server.connection() as connection, _alone(connection):
-        connection.execute(_RECORD)
+    """Bring a database to the newest layout; which migrations ran. Of two processes at once, the second finds it done."""
+    done = []
+    with closing(Server(url)) as server, server.connection() as connection, _alone(connection):
+        connection.execute(RECORD_SQL.encode())
         for name in _pending(connection, server.url):
-            with connection.transaction():
-                try:
-                    connection.execute(sql_of(name).encode())
-                except errors.DuplicateTable as error:
-                    raise StoreError(
-                        f"{server.url}: {error.diag.message_primary}, and asof did not make it; choose another database"
-                    ) from error
+            with connection.transaction(), _told(server.url):
+                connection.execute(sql_of(name).encode())
                 connection.execute("INSERT INTO asof_migrations VALUES (%s, %s)", [int(name[:4]), name])
             done.append(name)
-        if _timescale(connection):
+        if _has_timescale(connection):
             with connection.transaction():
-                connection.execute("SELECT set_config('asof.columnstore_after', %s, true)", [policies.columnstore_after or ""])
-                connection.execute("SELECT set_config('asof.retention', %s, true)", [policies.retention or ""])
-                connection.execute(sql_of("timescale").encode())
-    server.close()
+                connection.execute(SETTINGS_SQL, [policies.columnstore_after or "", policies.retention or ""])
+                connection.execute(sql_of(TIMESCALE).encode())
+            done.append(TIMESCALE)
     return done
 
 
@@ -80,36 +83,38 @@ def check(connection: Connection, url: str) -> None:
         raise StoreError(f"{url} lacks {', '.join(missing)}: run asof migrate")
 
 
-def timescale(connection: Connection) -> tuple[str | None, str | None]:
+def timescale(connection: Connection) -> tuple[object, object]:
     """The version of TimescaleDB in this database, and the one that the server could give it; None where there is none."""
-    found = connection.execute(_EXTENSION).fetchone()
-    return (None, None) if found is None else (_text(found[0]), _text(found[1]))
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
+    return connection.execute(EXTENSION_SQL).fetchone() or (None, None)  # type: ignore[return-value]  # two columns
 
 
 def _pending(connection: Connection, url: str) -> list[str]:
-    there = connection.execute("SELECT to_regclass('asof_migrations')").fetchone()
-    if there is None or there[0] is None:
-        return list(NAMES)
-    known = {int(name[:4]) for name in NAMES}
-    had = {row[0] for row in connection.execute("SELECT version FROM asof_migrations").fetchall()}
-    if had - known:
-        raise StoreError(f"{url} has layout {max(had - known)}; this asof knows {LAYOUT}: upgrade asof (pip install -U asof)")  # type: ignore[type-var]
-    return [name for name in NAMES if int(name[:4]) not in had]
+    if connection.execute("SELECT to_regclass('asof_migrations')").fetchone() == (None,):
+        return list(NAMES.values())
+    had = {row[0] for row in connection.execute("SELECT version FROM asof_migrations")}
+    if newer := had - NAMES.keys():
+        raise StoreError(f"{url} has layout {max(map(str, newer))}; this asof knows {LAYOUT}: upgrade asof (pip install -U asof)")
+    return [name for version, name in NAMES.items() if version not in had]
 
 
 @contextmanager
 def _alone(connection: Connection) -> Iterator[None]:
-    """One process at a time; the lock goes with the connection where the block fails."""
+    """One process at a time; where the block fails, the lock goes with the connection."""
     connection.execute("SELECT pg_advisory_lock(%s)", [LOCK])
     yield
     connection.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
 
 
-def _timescale(connection: Connection) -> bool:
+@contextmanager
+def _told(url: str) -> Iterator[None]:
+    """A table of ours that another program made is no reason to touch it."""
+    try:
+        yield
+    except (errors.DuplicateTable, errors.DuplicateSchema) as error:
+        raise StoreError(f"{url}: {error.diag.message_primary}, and asof did not make it: give asof a database of its own") from error
+
+
+def _has_timescale(connection: Connection) -> bool:
     """Whether TimescaleDB is in this database; put there where the server has it and lets us."""
     installed, available = timescale(connection)
     if installed or not available:

@@ -46,13 +46,7 @@ class Server:
     """One database of a server. Connections that are not in use are kept; each is used by one thread at a time."""
 
     def __init__(self, url: str) -> None:
-        try:
-            parameters = conninfo_to_dict(url)
-        except psycopg.ProgrammingError:  # its message may hold a part of the password
-            raise StoreError(
-                "the store's URL cannot be read: write postgresql://user:password@host:5432/database,"
-                " with %XX for each special character of the password (%40 for @, %2F for /, %25 for %)"
-            ) from None
+        parameters = _read(url)
         self.url = _shown(parameters)
         self._address = make_conninfo("", **{"connect_timeout": CONNECT_SECONDS, "client_encoding": "utf8", **parameters})
         self._idle: deque[Connection] = deque()
@@ -88,6 +82,21 @@ class Server:
         """Close the connections that are not in use."""
         while self._idle:
             self._idle.pop().close()
+
+
+def _read(url: str) -> dict[str, str | int | None]:
+    """The parts of a URL. One whose password was not escaped is refused: a piece of it would be taken for the host, port or database."""
+    try:
+        parts = conninfo_to_dict(url)
+    except psycopg.ProgrammingError:  # its message may hold such a piece
+        parts = {"host": "@"}
+    host, port, name = (str(parts.get(key) or "") for key in ("host", "port", "dbname"))
+    if "@" in host + name or (port and not port.replace(",", "").isdigit()):
+        raise StoreError(
+            "the store's URL cannot be read: write postgresql://user:password@host:5432/database,"
+            " with %XX for each special character of the password (%40 for @, %2F for /, %25 for %)"
+        )
+    return parts
 
 
 def _shown(parameters: Mapping[str, object]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from asof.errors import MissingExtra, StoreError, did_you_mean
@@ -22,11 +23,17 @@ def _open_duckdb(rest: str, memory: str | None, threads: int | None, create: boo
 
 
 def _open_postgres(rest: str, memory: str | None, threads: int | None, create: bool) -> Store:
-    try:
+    with _psycopg():
         from asof.stores.postgres import PostgresStore  # noqa: PLC0415  # psycopg is an extra
+    return PostgresStore(f"postgresql://{rest}")
+
+
+@contextmanager
+def _psycopg() -> Iterator[None]:
+    try:
+        yield
     except ImportError as error:
         raise MissingExtra(f'a PostgreSQL store needs psycopg: pip install "asof[postgres]" ({error})') from None
-    return PostgresStore(f"postgresql://{rest}")
 
 
 SCHEMES: dict[str, Callable[[str, str | None, int | None, bool], Store]] = {
@@ -58,3 +65,15 @@ def open_store(url: str, *, memory: str | None = None, threads: int | None = Non
     """
     scheme, rest = scheme_of(url)
     return SCHEMES[scheme](rest, memory, threads, create)
+
+
+def migrate_store(url: str, columnstore_after: str | None, retention: str | None, *, run: bool = True) -> dict[str, str]:
+    """Bring a store to the newest layout, or only tell what that would `run`: the SQL by name. Nothing for one that needs no command."""
+    scheme, rest = scheme_of(url)
+    if scheme == "duckdb":
+        return {}
+    with _psycopg():
+        from asof.stores.postgres_migrations import Policies, migrate, pending  # noqa: PLC0415  # psycopg is an extra
+    address, policies = f"postgresql://{rest}", Policies(columnstore_after, retention)
+    scripts = pending(address, policies)
+    return {name: scripts.get(name, "") for name in migrate(address, policies)} if run else scripts

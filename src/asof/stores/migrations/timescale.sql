@@ -9,6 +9,9 @@ BEGIN
     PERFORM create_hypertable(
         relation, by_range('ts', INTERVAL '7 days'), create_default_indexes => false, if_not_exists => true, migrate_data => true
     );
+    IF current_setting('timescaledb.license') <> 'timescale' THEN
+        RETURN;  -- the Apache edition has no policies
+    END IF;
     PERFORM remove_compression_policy(relation, if_exists => true);
     PERFORM remove_retention_policy(relation, if_exists => true);
     IF columnstore_after IS NOT NULL THEN
