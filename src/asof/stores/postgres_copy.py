@@ -59,11 +59,13 @@ def decoded(rows: Iterable[Row], schema: pa.Schema, batch_rows: int) -> Iterator
     """The rows of a `COPY ... TO STDOUT (FORMAT binary)`, each as the server sent it, in tables of at most so many rows."""
     coming, batches = iter(rows), []
     while chunk := list(islice(coming, min(CHUNK_ROWS, batch_rows))):
-        batches.append(_decoded(chunk, schema))
-        if (len(batches) + 1) * CHUNK_ROWS > batch_rows:
+        batch = _decoded(chunk, schema)
+        if len(batch):  # the last one may have held nothing but the end
+            batches.append(batch)
+        if (len(batches) + 1) * CHUNK_ROWS > batch_rows and batches:
             yield pa.Table.from_batches(batches)
             batches = []
-    if any(map(len, batches)):
+    if batches:
         yield pa.Table.from_batches(batches)
 
 
