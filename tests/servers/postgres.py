@@ -114,9 +114,9 @@ class Cluster:
         """Stop it, cutting off who is connected."""
         self._ctl("-w", "-m", "immediate", "stop")
 
-    def restart(self) -> None:
-        """Stop it in good order and start it again."""
-        self._ctl("-w", "-m", "fast", "stop")
+    def restart(self, mode: str) -> None:
+        """Stop it, in good order (`fast`) or as a crash would (`immediate`), and start it again."""
+        self._ctl("-w", "-m", mode, "stop")
         self.start()
 
     def _ctl(self, *arguments: str) -> None:

@@ -60,7 +60,7 @@ def as_sent(pieces: list[bytes]) -> list[bytes]:
 @given(rows=st.lists(ROW, max_size=6), skipped=st.integers(0, 2))
 def test_rows_that_are_laid_out_come_back_as_they_were(rows: list[dict[str, object]], skipped: int) -> None:
     table = pa.Table.from_pylist(rows, schema=SCHEMA).slice(skipped)  # a slice begins in the middle of its buffers
-    back = pa.concat_tables([SCHEMA.empty_table(), *decoded(as_sent(list(encoded(table))), SCHEMA, 100)])
+    back = pa.concat_tables([SCHEMA.empty_table(), *decoded(as_sent(list(encoded([table]))), SCHEMA, 100)])
     assert back.equals(table)
 
 
@@ -70,7 +70,7 @@ def test_the_server_takes_rows_for_what_they_are_and_gives_them_back(postgres: P
     columns = "n serial, text text, number float8, count int8, time timestamptz, flags text[], values float8[]"
     with psycopg.connect(postgres.url, autocommit=True) as connection:
         connection.execute(f"CREATE TEMP TABLE kept ({columns})".encode())
-        copy_into(connection, "kept", table)
+        copy_into(connection, "kept", [table])
         listed = ", ".join(SCHEMA.names)
         assert connection.execute(f"SELECT {listed} FROM kept ORDER BY n".encode()).fetchall() == [
             tuple(row[name] for name in SCHEMA.names) for row in rows
@@ -81,7 +81,7 @@ def test_the_server_takes_rows_for_what_they_are_and_gives_them_back(postgres: P
 
 def test_bits_are_kept() -> None:
     numbers = pa.table({"number": pa.array([-0.0, 5e-324, math.inf, -math.inf, math.nan, None])})
-    (back,) = decoded(as_sent(list(encoded(numbers))), numbers.schema, 100)
+    (back,) = decoded(as_sent(list(encoded([numbers]))), numbers.schema, 100)
     for before, after in zip(numbers["number"].to_pylist(), back["number"].to_pylist(), strict=True):
         assert (before is None and after is None) or struct.pack(">d", before) == struct.pack(">d", after)
 
@@ -89,19 +89,19 @@ def test_bits_are_kept() -> None:
 @pytest.mark.parametrize(("batch_rows", "sizes"), [(10, [10, 10, 5]), (25, [25]), (CHUNK_ROWS, [25])])
 def test_tables_are_no_larger_than_asked_for(batch_rows: int, sizes: list[int]) -> None:
     table = pa.table({"count": pa.array(range(25), pa.int64())})
-    tables = list(decoded(as_sent(list(encoded(table))), table.schema, batch_rows))
+    tables = list(decoded(as_sent(list(encoded([table]))), table.schema, batch_rows))
     assert [len(t) for t in tables] == sizes
     assert pa.concat_tables(tables).equals(table)
 
 
 def test_several_pieces_of_rows_are_one_stream() -> None:
     table = pa.table({"count": pa.array(range(3 * CHUNK_ROWS + 1), pa.int64())})
-    assert len(list(encoded(table))) == 4 + 2
-    back = list(decoded(as_sent(list(encoded(table))), table.schema, 2 * CHUNK_ROWS))
+    assert len(list(encoded([table]))) == 4 + 2
+    back = list(decoded(as_sent(list(encoded([table]))), table.schema, 2 * CHUNK_ROWS))
     assert [len(t) for t in back] == [2 * CHUNK_ROWS, CHUNK_ROWS + 1]
     assert pa.concat_tables(back).equals(table)
 
 
 def test_nul_in_a_text_is_refused() -> None:
     with pytest.raises(StoreError, match="the character NUL"):
-        list(encoded(pa.table({"text": ["a\0b"]})))
+        list(encoded([pa.table({"text": ["a\0b"]})]))

@@ -83,8 +83,8 @@ def test_a_wrong_password_is_told_without_it(postgres: Postgres, url: str) -> No
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("postgresql://me:hush-hush@127.0.0.1:1/market", r"postgresql://me@127.0.0.1:1/market cannot be used: .*[Cc]onnection refused"),
-        ("postgresql://me:hush-hush@no.such.host.invalid/market", r"postgresql://me@no.such.host.invalid/market cannot be used"),
+        ("postgresql://me:hush-hush@127.0.0.1:1/market", r"postgresql://me@127.0.0.1:1/market cannot be reached: .*[Cc]onnection refused"),
+        ("postgresql://me:hush-hush@no.such.host.invalid/market", r"postgresql://me@no.such.host.invalid/market cannot be reached"),
         ("postgres://me:hush-hush/x@127.0.0.1/market", r"the store's URL cannot be read: .*%40 for @"),
         ("postgres://me:hush@hush-hush@127.0.0.1/market", r"the store's URL cannot be read"),
         ("postgres://me:1/hush-hush@127.0.0.1/market", r"the store's URL cannot be read"),

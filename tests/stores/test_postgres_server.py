@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -29,6 +32,7 @@ from tests.stores.rows import (
     vector,
     vectors_of,
 )
+from tests.stores.test_duckdb_files import noise
 
 FOREIGN = "CREATE TABLE ohlcv (instrument_id text, timeframe text, ts timestamptz, {prices}{more}, UNIQUE (instrument_id, timeframe, ts))"
 PRICES = ("open", "high", "low", "close", "volume")
@@ -223,14 +227,47 @@ def test_a_transaction_that_is_cut_keeps_nothing(postgres: Postgres, url: str, s
     assert closes(store) == {}
 
 
-def test_a_server_that_was_restarted_is_found_again(postgres: Postgres, url: str, store: PostgresStore) -> None:
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_a_server_that_was_restarted_is_found_again(postgres: Postgres, mode: str, url: str, store: PostgresStore) -> None:
     if postgres.cluster is None:
         pytest.skip("the server that ASOF_TEST_POSTGRES names is not ours to restart")
     store.upsert(BARS_TABLE, bars_of(bar(0)), NOON)
-    postgres.cluster.restart()
+    postgres.cluster.restart(mode)
     with pytest.raises(StoreError, match="connection was lost"):
         store.spans()
     assert store.upsert(BARS_TABLE, bars_of(bar(1)), later(1)) == Changes(inserted=1)
+
+
+@pytest.fixture
+def small_disk(postgres: Postgres) -> Iterator[str]:
+    """The URL of a store on a disk of a few megabytes."""
+    if postgres.cluster is None or os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk under a server of its own")
+    folder = postgres.cluster.folder / "small"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", folder], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
+    shutil.chown(folder, "postgres")
+    postgres.run(f"CREATE TABLESPACE small LOCATION '{folder}'")
+    url = postgres.database()
+    postgres.run(f"ALTER DATABASE {url.rpartition('/')[2]} SET TABLESPACE small")
+    yield url
+    postgres.run(f"DROP DATABASE {postgres.made.pop()} WITH (FORCE)")
+    postgres.run("DROP TABLESPACE small")
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_is_told_and_what_was_written_before_is_all_there(small_disk: str) -> None:
+    with PostgresStore(small_disk) as store:
+        for n in range(100):
+            try:
+                store.upsert(BARS_TABLE, noise(n), later(n))
+            except StoreError as error:
+                assert "the server's disk is full, and nothing of this step was kept. Free some space and run it again" in str(error)  # noqa: PT017  # how many went in is what matters
+                break
+        assert n > 0
+        assert store.spans("1m")["bars"].to_pylist() == [40_000] * n
 
 
 def test_names_that_are_hostile_are_names(store: PostgresStore) -> None:

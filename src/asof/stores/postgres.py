@@ -140,21 +140,20 @@ class PostgresStore:
             names = columns or tuple(table.schema.names)
             source, known = revisions(layout.stored, selection)
             where, parameters = condition(layout.stored, selection, layout.time, _among)
-            if isinstance(layout, Vectors):
-                where, parameters = f"{where} AND feature_set_version = ?", [*parameters, layout.version]
+            only, version = layout.only()
             tie = "" if layout.time == "ts" else ', event_id COLLATE "C"'
             sql = (
-                f"SELECT {layout.columns(names, 'm')} FROM {source} AS m WHERE {where}"
+                f"SELECT {layout.columns(names, 'm')} FROM {source} AS m WHERE {where} AND {only}"
                 f' ORDER BY instrument_id COLLATE "C", {layout.time}{tie}'
             )
-            yield from copied_out(connection, sql, [*known, *parameters], _schema(table, names), BATCH_ROWS)
+            yield from copied_out(connection, sql, [*known, *parameters, *version], _schema(table, names), BATCH_ROWS)
 
     def as_of(self, table: Table, entities: pa.Table, timeframe: str, columns: tuple[str, ...]) -> pa.Table:
         """See `Store.as_of`."""
         with self._server.connection() as connection, connection.transaction():
             layout = self._layout(connection, table)
             connection.execute(query(f"CREATE TEMP TABLE IF NOT EXISTS entities ({column_types(ENTITIES)}) ON COMMIT DELETE ROWS"))
-            copy_into(connection, "entities", entities.select(ENTITIES.names).cast(ENTITIES))
+            copy_into(connection, "entities", [entities.select(ENTITIES.names).cast(ENTITIES)])
             sql = AS_OF_SQL.format(columns=layout.columns(columns, "v"))
             return _joined(copied_out(connection, sql, [timeframe, table.name], _schema(table, columns)), _schema(table, columns))
 
@@ -215,7 +214,7 @@ class PostgresStore:
         with self._writing() as connection:
             connection.execute(query(f"CREATE TEMP TABLE IF NOT EXISTS {staged} ({column_types(schema)}) ON COMMIT DELETE ROWS"))
             connection.execute(query(f"DELETE FROM {staged}"))
-            copy_into(connection, staged, pa.table([_without_nul(rows[n]) for n in schema.names], schema))
+            copy_into(connection, staged, [pa.table([_without_nul(rows[n]) for n in schema.names], schema)])
             return connection.execute(
                 query(f"INSERT INTO {quoted(log)} ({listed(schema.names)}) SELECT {', '.join(values)} FROM {staged} ON CONFLICT DO NOTHING")
             ).rowcount

@@ -38,20 +38,11 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 
-def encoded(rows: pa.Table) -> Iterator[bytes]:
+def encoded(tables: Iterable[pa.Table]) -> Iterator[bytes]:
     """What a `COPY ... FROM STDIN (FORMAT binary)` takes for these rows, piece by piece."""
     yield HEADER
-    for batch in rows.to_batches(max_chunksize=CHUNK_ROWS):
-        fields = [_fields(column) for column in batch.columns]
-        ends = np.cumsum(sum((field.sizes for field in fields), np.full(len(batch), 2)))
-        out = np.empty(ends[-1] if len(ends) else 0, np.uint8)
-        at = np.concatenate(([0], ends[:-1]))[: len(batch)]
-        _put(out, at, np.full(len(batch), len(fields), ">i2"))
-        at = at + 2
-        for field in fields:
-            field.write(out, at)
-            at = at + field.sizes
-        yield out.tobytes()
+    for table in tables:
+        yield from map(_encoded, table.to_batches(max_chunksize=CHUNK_ROWS))
     yield END
 
 
@@ -75,6 +66,18 @@ class _Fields:
 
     sizes: Ints
     write: Callable[[Bytes, Ints], None]
+
+
+def _encoded(batch: pa.RecordBatch) -> bytes:
+    fields = [_fields(column) for column in batch.columns]
+    offsets = _offsets(sum((field.sizes for field in fields), np.full(len(batch), 2)))
+    out = np.empty(offsets[-1], np.uint8)
+    _put(out, offsets[:-1], np.full(len(batch), len(fields), ">i2"))
+    at = offsets[:-1] + 2
+    for field in fields:
+        field.write(out, at)
+        at = at + field.sizes
+    return out.tobytes()
 
 
 def _fields(column: pa.Array) -> _Fields:

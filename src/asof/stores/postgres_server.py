@@ -55,7 +55,7 @@ class Server:
     def connection(self) -> Iterator[Connection]:
         """A connection for the block alone, which commits each statement unless a transaction is begun."""
         with self.errors():
-            connection = self._idle.pop() if self._idle else self._open()
+            connection = self._take()
             try:
                 yield connection
             except BaseException:
@@ -63,8 +63,15 @@ class Server:
                 raise
             self._idle.append(connection)
 
-    def _open(self) -> Connection:
-        connection = psycopg.connect(self._address, autocommit=True)
+    def _take(self) -> Connection:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            pass
+        try:
+            connection = psycopg.connect(self._address, autocommit=True)
+        except psycopg.OperationalError as error:
+            raise StoreError(f"{self.url} cannot be reached: {_first_line(error)}") from error
         connection.execute(_SESSION)
         return connection
 
@@ -107,14 +114,18 @@ def _shown(parameters: Mapping[str, object]) -> str:
 
 
 def _message(url: str, error: psycopg.Error) -> str:
-    said = error.diag.message_primary or str(error).strip().partition("\n")[0]
-    if error.sqlstate is None:
-        return f"{url} cannot be used: {said}"
-    if isinstance(error, LOST):
+    said = error.diag.message_primary or _first_line(error)
+    if isinstance(error, LOST) or (isinstance(error, psycopg.OperationalError) and error.sqlstate is None):
         return f"{url}: the connection was lost ({said}). What was not committed is undone; running it again is safe"
     detail = f" ({error.diag.message_detail})" if error.diag.message_detail else ""
-    mend = error.diag.message_hint or next((mend for kind, mend in MENDS.items() if isinstance(error, kind)), "")
+    mend = next((mend for kind, mend in MENDS.items() if isinstance(error, kind)), "")
+    if error.diag.message_hint and (not mend or isinstance(error, errors.InsufficientPrivilege)):  # our migrations say what to grant
+        mend = error.diag.message_hint
     return f"{url}: {said}{detail}{'; ' if mend else ''}{mend}"
+
+
+def _first_line(error: psycopg.Error) -> str:
+    return str(error).strip().partition("\n")[0].removeprefix("connection failed: ")
 
 
 def query(sql: str) -> bytes:

@@ -7,7 +7,7 @@ as text, for a cast from float to numeric keeps 15 digits; `asof_number` reads t
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
@@ -59,6 +59,10 @@ class Layout:
     def time(self) -> str:
         """The column that `Selection.start` and `Selection.end` are about."""
         return "ts" if "ts" in self.stored.key else "enriched_at_utc"
+
+    def only(self) -> tuple[str, list[object]]:
+        """Which stored rows `m` are meant at all, and the parameters."""
+        return "true", []
 
     def rows(self, records: pa.Table) -> pa.Table:
         """Records as rows of the stored table."""
@@ -168,6 +172,10 @@ class Vectors(Layout):
         ("features", "quality_flags", "event_count", "ohlcv_count", "available_at"),
     )
 
+    def only(self) -> tuple[str, list[object]]:
+        """Those of this feature set."""
+        return "m.feature_set_version = ?", [self.version]
+
     def rows(self, records: pa.Table) -> pa.Table:
         """Vectors with their values in an array, null where one is missing, and the ends of their event window."""
         window = pa.scalar(self.event_window, pa.duration("us")) if self.event_window else pa.scalar(None, pa.duration("us"))
@@ -185,39 +193,37 @@ class Vectors(Layout):
         return f"{of}.features[{self.features.index(name) + 1}]" if name in self.features else super().value(name, of)
 
 
-@dataclass
 class Extent:
-    """Where some rows lie: their instruments, timeframes and versions, and for rows that have `ts` in their key its first and last."""
+    """Where the rows of an upsert lie: their instruments and timeframes, and for rows that have `ts` in their key its first and last."""
 
-    names: dict[str, set[str]] = field(default_factory=dict)
-    first: datetime | None = None
-    last: datetime | None = None
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._names: dict[str, set[str]] = {n: set() for n in ("instrument_id", "timeframe") if n in layout.stored.key}
+        self._ends: list[datetime] = []
 
-    def add(self, rows: pa.Table, key: tuple[str, ...]) -> None:
+    def add(self, records: pa.Table) -> None:
         """Widen it by more rows."""
-        for name in key:
-            if name not in ("ts", "event_id"):
-                self.names.setdefault(name, set()).update(pc.unique(rows[name]).to_pylist())
-        if "ts" in key and len(rows):
-            ends = pc.min_max(rows["ts"]).as_py()
-            self.first = min(filter(None, (self.first, ends["min"])))
-            self.last = max(filter(None, (self.last, ends["max"])))
+        for name, found in self._names.items():
+            found.update(pc.unique(records[name]).to_pylist())
+        if self._layout.time == "ts" and len(records):
+            ends = pc.min_max(records["ts"]).as_py()
+            self._ends = [min([*self._ends, ends["min"]]), max([*self._ends, ends["max"]])]
 
     def condition(self) -> tuple[str, list[object]]:
         """That a stored row `m` lies there, and the parameters."""
-        parts = [f"m.{quoted(name)} = ANY (?::text[])" for name in self.names]
-        parameters: list[object] = [sorted(found) for found in self.names.values()]
-        if self.first is not None:
+        only, parameters = self._layout.only()
+        parts = [only, *(f"m.{quoted(name)} = ANY (?::text[])" for name in self._names)]
+        parameters += [sorted(found) for found in self._names.values()]
+        if self._ends:
             parts.append("m.ts BETWEEN ? AND ?")
-            parameters += [self.first, self.last]
-        return " AND ".join(parts), parameters
+        return " AND ".join(parts), [*parameters, *self._ends]
 
-    def probe(self, name: str) -> tuple[str, list[object]]:
-        """Whether any row of a table lies there: one look into the index for each instrument, never a scan."""
-        part, parameters = self.condition()
-        found = f"SELECT FROM {name} m WHERE m.instrument_id = i.name AND {part} LIMIT 1"
+    def probe(self) -> tuple[str, list[object]]:
+        """Whether any stored row lies there: one look into the index for each instrument, never a scan."""
+        lies, parameters = self.condition()
+        found = f"SELECT FROM {self._layout.name} m WHERE m.instrument_id = i.name AND {lies} LIMIT 1"
         sql = f"SELECT EXISTS (SELECT FROM unnest(?::text[]) AS i (name) CROSS JOIN LATERAL ({found}) AS found)"
-        return sql, [sorted(self.names["instrument_id"]), *parameters]
+        return sql, [sorted(self._names["instrument_id"]), *parameters]
 
 
 def _arrays(columns: list[pa.ChunkedArray]) -> pa.Array:

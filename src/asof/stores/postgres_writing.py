@@ -7,13 +7,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from itertools import chain
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from psycopg import errors
 
-from asof.stores.postgres_copy import decoded, encoded
+from asof.records import UTC
+from asof.stores.postgres_copy import CHUNK_ROWS, decoded, encoded
 from asof.stores.postgres_server import Connection, query
 from asof.stores.postgres_tables import Extent, Layout
 from asof.stores.statements import clashing, listed, settled
@@ -25,30 +28,29 @@ ANALYZED_ROWS = 10_000
 
 def upsert_table(connection: Connection, layout: Layout, records: pa.Table, known_at: datetime) -> Changes:
     """Upsert rows that hold each key once."""
-    rows, extent = layout.rows(records), Extent()
-    extent.add(rows, layout.stored.key)
-    if not len(rows):
+    if not len(records):
         return Changes()
-    if layout.direct and not _any_there(connection, layout, extent):
-        known = rows.append_column("known_from", pa.repeat(pa.scalar(known_at, pa.timestamp("us", tz="UTC")), len(rows)))
-        if _went_through(connection, lambda: copy_into(connection, layout.name, known)):
-            return Changes(inserted=len(rows))
+    extent = Extent(layout)
+    extent.add(records)
+    records = _ordered(records, layout.stored.key)
+    new = _pieces(layout, records, pa.scalar(known_at, UTC))
+    if layout.direct and not _any_there(connection, extent) and _went_through(connection, lambda: copy_into(connection, layout.name, new)):
+        return Changes(inserted=len(records))
     _make_staging(connection, layout)
-    copy_into(connection, layout.staged, rows)
+    copy_into(connection, layout.staged, _pieces(layout, records))
     if not layout.direct and _inserted(connection, layout, extent, known_at):
-        return Changes(inserted=len(rows))
-    return _merge(connection, layout, extent, known_at, len(rows))
+        return Changes(inserted=len(records))
+    return _merge(connection, layout, extent, known_at, len(records))
 
 
 def upsert_stream(connection: Connection, layout: Layout, stream: Iterable[pa.Table], known_at: datetime, schema: pa.Schema) -> Changes:
     """Upsert rows that may repeat keys, each with its number `row`. Refused rows come back as they were given, in `schema`."""
-    extent, count = Extent(), 0
+    extent, count = Extent(layout), 0
     _make_staging(connection, layout)
-    for records in stream:
-        rows = layout.rows(records)
-        extent.add(rows, layout.stored.key)
-        copy_into(connection, layout.staged, rows.append_column("row", records["row"]))
-        count += len(rows)
+    for records in stream:  # may use this connection itself, so each table is a COPY of its own
+        extent.add(records)
+        copy_into(connection, layout.staged, _pieces(layout, records))
+        count += len(records)
     if not count:
         return Changes()
     if _inserted(connection, layout, extent, known_at):
@@ -59,14 +61,36 @@ def upsert_stream(connection: Connection, layout: Layout, stream: Iterable[pa.Ta
     return Changes(changes.inserted, changes.corrected, changes.unchanged + repeats, refused)
 
 
-def copy_into(connection: Connection, table: str, rows: pa.Table) -> None:
+def copy_into(connection: Connection, table: str, rows: Iterable[pa.Table]) -> None:
     """Copy rows into a table that has columns of these names."""
-    with (
-        connection.cursor() as cursor,
-        cursor.copy(query(f"COPY {table} ({listed(rows.column_names)}) FROM STDIN (FORMAT binary)")) as copy,
-    ):
-        for piece in encoded(rows):
+    tables = iter(rows)
+    if (first := next(tables, None)) is None:
+        return
+    sql = query(f"COPY {table} ({listed(first.column_names)}) FROM STDIN (FORMAT binary)")
+    with connection.cursor() as cursor, cursor.copy(sql) as copy:
+        for piece in encoded(chain([first], tables)):
             copy.write(piece)
+
+
+def _ordered(records: pa.Table, key: tuple[str, ...]) -> pa.Table:
+    """Records in the order of their keys, in which all processes write, lest one wait for another that waits for it."""
+    names = [name for name in key if name in records.column_names]
+    one, following = records.slice(0, len(records) - 1), records.slice(1)
+    sorted_so_far = pa.repeat(True, len(one))
+    for name in reversed(names):
+        same = pc.and_(pc.equal(one[name], following[name]), sorted_so_far)
+        sorted_so_far = pc.or_(pc.less(one[name], following[name]), same)
+    return records if pc.all(sorted_so_far, min_count=0).as_py() else records.sort_by([(name, "ascending") for name in names])
+
+
+def _pieces(layout: Layout, records: pa.Table, known_from: pa.Scalar | None = None) -> Iterator[pa.Table]:
+    """Records as rows of the stored table, so many at a time that the server never waits long for the next; with `row` if it is there."""
+    for start in range(0, len(records), CHUNK_ROWS):
+        some = records.slice(start, CHUNK_ROWS)
+        rows = layout.rows(some)
+        if "row" in records.column_names:
+            rows = rows.append_column("row", some["row"])
+        yield rows if known_from is None else rows.append_column("known_from", pa.repeat(known_from, len(rows)))
 
 
 def _make_staging(connection: Connection, layout: Layout) -> None:
@@ -74,14 +98,14 @@ def _make_staging(connection: Connection, layout: Layout) -> None:
     connection.execute(query(f"DELETE FROM {layout.staged}"))  # of an earlier upsert of this transaction
 
 
-def _any_there(connection: Connection, layout: Layout, extent: Extent) -> bool:
-    sql, parameters = extent.probe(layout.name)
+def _any_there(connection: Connection, extent: Extent) -> bool:
+    sql, parameters = extent.probe()
     return connection.execute(query(sql), parameters).fetchone() == (True,)
 
 
 def _inserted(connection: Connection, layout: Layout, extent: Extent, known_at: datetime) -> bool:
     """Insert the staged rows if no others lie where they do; whether that went through."""
-    if _any_there(connection, layout, extent):
+    if _any_there(connection, extent):
         return False
     sql = query(f"{layout.insert()} ORDER BY {layout.order()}")
     return _went_through(connection, lambda: connection.execute(sql, [known_at] * len(layout.given)))
@@ -92,7 +116,7 @@ def _went_through(connection: Connection, write: Callable[[], object]) -> bool:
     try:
         with connection.transaction():
             write()
-    except (errors.UniqueViolation, errors.DeadlockDetected):
+    except errors.UniqueViolation:
         return False
     return True
 
