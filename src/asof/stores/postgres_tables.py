@@ -211,19 +211,25 @@ class Extent:
 
     def condition(self) -> tuple[str, list[object]]:
         """That a stored row `m` lies there, and the parameters."""
-        only, parameters = self._layout.only()
-        parts = [only, *(f"m.{quoted(name)} = ANY (?::text[])" for name in self._names)]
-        parameters += [sorted(found) for found in self._names.values()]
-        if self._ends:
-            parts.append("m.ts BETWEEN ? AND ?")
-        return " AND ".join(parts), [*parameters, *self._ends]
+        lies, parameters = self._beside_instruments()
+        return f"m.instrument_id = ANY (?::text[]) AND {lies}", [sorted(self._names["instrument_id"]), *parameters]
 
     def probe(self) -> tuple[str, list[object]]:
         """Whether any stored row lies there: one look into the index for each instrument, never a scan."""
-        lies, parameters = self.condition()
+        lies, parameters = self._beside_instruments()
         found = f"SELECT FROM {self._layout.name} m WHERE m.instrument_id = i.name AND {lies} LIMIT 1"
         sql = f"SELECT EXISTS (SELECT FROM unnest(?::text[]) AS i (name) CROSS JOIN LATERAL ({found}) AS found)"
         return sql, [sorted(self._names["instrument_id"]), *parameters]
+
+    def _beside_instruments(self) -> tuple[str, list[object]]:
+        only, parameters = self._layout.only()
+        parts = [only]
+        if "timeframe" in self._names:
+            parts.append("m.timeframe = ANY (?::text[])")
+            parameters.append(sorted(self._names["timeframe"]))
+        if self._ends:
+            parts.append("m.ts BETWEEN ? AND ?")
+        return " AND ".join(parts), [*parameters, *self._ends]
 
 
 def _arrays(columns: list[pa.ChunkedArray]) -> pa.Array:
