@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -96,6 +96,18 @@ def test_a_table_that_was_there_before_is_taken_over_with_its_rows(postgres: Pos
         assert store.upsert(BARS_TABLE, bars_of(bar(1, 1 / 3)), later(2)) == Changes(corrected=1)
         assert closes(store)[minute(1)] == 1 / 3
         assert closes(store, later(1)) == {minute(1): 0.3}
+
+
+def test_a_table_that_its_owner_made_anew_is_taken_over_by_the_next_migration(postgres: Postgres, url: str, store: PostgresStore) -> None:
+    store.upsert(BARS_TABLE, bars_of(bar(0, 1.0)), NOON)
+    postgres.run("DROP TABLE ohlcv", url)
+    with pytest.raises(StoreError, match="run asof migrate"):
+        closes(store)
+    postgres.run(foreign(), url)
+    postgres.run(INGESTOR.format(close=2), url)
+    assert migrate(url, Policies()) == []
+    assert store.upsert(BARS_TABLE, bars_of(bar(0, 3.0)), datetime.now(UTC)) == Changes(corrected=1)
+    assert postgres.run("SELECT close FROM history.ohlcv", url) == [(2,)]
 
 
 def test_what_another_program_corrects_or_deletes_is_kept(postgres: Postgres, url: str, store: PostgresStore) -> None:
@@ -225,6 +237,20 @@ def test_a_transaction_that_is_cut_keeps_nothing(postgres: Postgres, url: str, s
     with pytest.raises(StoreError, match="connection was lost"):
         cut()
     assert closes(store) == {}
+
+
+def test_a_process_that_is_killed_in_a_transaction_leaves_nothing(store: PostgresStore, url: str, tmp_path: Path) -> None:
+    code = (
+        "from asof.stores.postgres import PostgresStore\nfrom asof.stores.store import BARS_TABLE\nfrom tests.stores.rows import *\n"
+        f"store = PostgresStore({url!r})\n"
+        "with store.transaction(): store.upsert(BARS_TABLE, bars_of(bar(0)), NOON); print('in', flush=True); input()"
+    )
+    process = python(code, tmp_path)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "in\n"
+    process.kill()
+    finish(process)
+    assert store.upsert(BARS_TABLE, streamed(bars_of(bar(0))), later(1)) == Changes(inserted=1)
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])

@@ -8,7 +8,7 @@ import typer
 
 from asof.cli.console import JsonOption, StoreOption, emit, out
 from asof.config import load_settings
-from asof.stores.urls import migrate_store
+from asof.stores.urls import migrate_store, migration_scripts
 
 
 def migrate(
@@ -21,14 +21,19 @@ def migrate(
     A DuckDB store needs no such command.
     """
     settings = load_settings()
-    ages = (None if age == "off" else age for age in (settings.columnstore_after, settings.retention))
-    scripts = migrate_store(store or settings.store, *ages, run=not print_sql)
-    if as_json:
-        emit({"pending": scripts} if print_sql else {"migrated": list(scripts)})
-    elif print_sql:
-        for name, sql in scripts.items():
+    ages = [None if age == "off" else age for age in (settings.columnstore_after, settings.retention)]
+    if print_sql:
+        scripts = migration_scripts(store or settings.store, *ages)
+        if as_json:
+            emit({"pending": scripts})
+        for name, sql in () if as_json else scripts.items():
             out.print(f"-- {name}\n{sql}", markup=False, soft_wrap=True)
-    elif not scripts:
-        out.print("[dim]= nothing to do[/]")
-    for name in () if as_json or print_sql else scripts:
+        return
+    done = migrate_store(store or settings.store, *ages)
+    if as_json:
+        emit({"migrated": done})
+        return
+    for name in done:
         out.print(f"[green]+[/] {name}")
+    if not done:
+        out.print("[dim]= nothing is missing[/]")

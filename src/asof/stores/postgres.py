@@ -80,6 +80,11 @@ UNION ALL (
 )
 UNION ALL SELECT 'quarantine', count(*) FROM quarantine UNION ALL SELECT 'feature_quality_log', count(*) FROM feature_quality_log
 """
+KEPT_SQL = r"""
+SELECT count(*) FROM pg_trigger
+WHERE tgrelid IN ('ohlcv'::regclass, 'events'::regclass, 'feature_vectors'::regclass) AND tgname LIKE 'asof\_keep\_%' AND tgenabled <> 'D'
+"""
+"""How many of the triggers that keep revisions are there: two for each table."""
 
 
 class PostgresStore:
@@ -223,20 +228,12 @@ class PostgresStore:
         """See `Store.facts`."""
         with self._server.connection() as connection:
             counts = {str(name): count for name, count in connection.execute(query(COUNT_SQL))}
-            version = connection.info.parameter_status("server_version")
-            installed, available = timescale(connection)
-        if installed:
-            found = ("ok", "TimescaleDB", installed, "")
-        elif available:
-            found = (
-                "note",
-                "TimescaleDB",
-                f"{available} is on the server, not in this database",
-                "as a superuser CREATE EXTENSION timescaledb, then asof migrate",
-            )
-        else:
-            found = ("note", "TimescaleDB", "not on this server: plain tables, which do the same", "")
-        return {"kind": "PostgreSQL", "version": version, "layout": LAYOUT, "rows": counts, "findings": [found]}
+            kept = connection.execute(KEPT_SQL.encode()).fetchone() == (6,)
+            version, extension = connection.info.parameter_status("server_version"), timescale(connection)
+        findings = [_about_timescale(*extension)]
+        if not kept:
+            findings.append(("bad", "revisions", "a table has lost the triggers that keep them", "asof migrate, for ohlcv"))
+        return {"kind": "PostgreSQL", "version": version, "layout": LAYOUT, "rows": counts, "findings": findings}
 
     def close(self) -> None:
         """See `Store.close`."""
@@ -247,6 +244,15 @@ class PostgresStore:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _about_timescale(installed: object, available: object) -> tuple[str, str, str, str]:
+    if installed:
+        return "ok", "TimescaleDB", str(installed), ""
+    if available:
+        mend = "as a superuser CREATE EXTENSION timescaledb, then asof migrate"
+        return "note", "TimescaleDB", f"{available} is on the server, not in this database", mend
+    return "ok", "TimescaleDB", "not on this server: plain tables, which hold the same", ""
 
 
 def _among(names: list[str]) -> tuple[str, list[object]]:

@@ -1,4 +1,8 @@
-"""Migrations of a PostgreSQL database: the SQL files in `migrations/`, each run once, in its order and in a transaction of its own."""
+"""Migrations of a PostgreSQL database: the SQL files in `migrations/`, each in a transaction of its own.
+
+1. Those with a number run once, in their order, and are recorded in `asof_migrations`.
+2. `ohlcv.sql` runs every time, for the table is another program's as well; and so does `timescale.sql`, where TimescaleDB is.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +22,8 @@ NAMES = {int(name[:4]): name.removesuffix(".sql") for name in sorted(f.name for 
 """The migrations by their numbers."""
 LAYOUT = max(NAMES)
 """The version of the layout that this asof knows."""
-TIMESCALE = "timescale"
-"""The file that runs after them, each time, where TimescaleDB is."""
+BARS, TIMESCALE = "ohlcv", "timescale"
+"""Those that run every time."""
 
 LOCK = 0x61736F66
 """The advisory lock under which migrations run: `asof` in ASCII."""
@@ -29,6 +33,8 @@ CREATE TABLE IF NOT EXISTS asof_migrations (
 );
 """
 EXTENSION_SQL = "SELECT installed_version, default_version FROM pg_available_extensions WHERE name = 'timescaledb'"
+IMPATIENT_SQL = "SET LOCAL lock_timeout = '30s'"
+"""A migration that waits for a table keeps everybody behind it waiting, too."""
 SETTINGS_SQL = "SELECT set_config('asof.columnstore_after', %s, true), set_config('asof.retention', %s, true)"
 
 
@@ -53,6 +59,7 @@ def pending(url: str, policies: Policies) -> dict[str, str]:
         name: f"BEGIN;\n{RECORD_SQL}\n{sql_of(name)}\nINSERT INTO asof_migrations VALUES ({int(name[:4])}, '{name}');\nCOMMIT;\n"
         for name in names
     }
+    scripts[BARS] = f"BEGIN;\n{sql_of(BARS)}\nCOMMIT;\n"
     if extension:
         asked = "\n".join(f"SET LOCAL asof.{name} = '{value or ''}';" for name, value in vars(policies).items())
         scripts[TIMESCALE] = f"CREATE EXTENSION IF NOT EXISTS timescaledb;\nBEGIN;\n{asked}\n{sql_of(TIMESCALE)}\nCOMMIT;\n"
@@ -60,21 +67,21 @@ def pending(url: str, policies: Policies) -> dict[str, str]:
 
 
 def migrate(url: str, policies: Policies) -> list[str]:
-    """Bring a database to the newest layout; which migrations ran. Of two processes at once, the second finds it done."""
-    done = []
+    """Bring a database to the newest layout; which migrations ran first. Of two processes at once, the second finds it done."""
     with closing(Server(url)) as server, server.connection() as connection, _alone(connection):
         connection.execute(RECORD_SQL.encode())
-        for name in _pending(connection, server.url):
-            with connection.transaction(), _told(server.url):
+        missing = _pending(connection, server.url)
+        for name in missing:
+            with _impatiently(connection), _told(server.url):
                 connection.execute(sql_of(name).encode())
                 connection.execute("INSERT INTO asof_migrations VALUES (%s, %s)", [int(name[:4]), name])
-            done.append(name)
+        with _impatiently(connection):
+            connection.execute(sql_of(BARS).encode())
         if _has_timescale(connection):
-            with connection.transaction():
+            with _impatiently(connection):
                 connection.execute(SETTINGS_SQL, [policies.columnstore_after or "", policies.retention or ""])
                 connection.execute(sql_of(TIMESCALE).encode())
-            done.append(TIMESCALE)
-    return done
+    return missing
 
 
 def check(connection: Connection, url: str) -> None:
@@ -103,6 +110,13 @@ def _alone(connection: Connection) -> Iterator[None]:
     connection.execute("SELECT pg_advisory_lock(%s)", [LOCK])
     yield
     connection.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
+
+
+@contextmanager
+def _impatiently(connection: Connection) -> Iterator[None]:
+    with connection.transaction():
+        connection.execute(IMPATIENT_SQL)
+        yield
 
 
 @contextmanager

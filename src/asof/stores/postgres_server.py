@@ -69,7 +69,8 @@ class Server:
         except IndexError:
             pass
         try:
-            connection = psycopg.connect(self._address, autocommit=True)
+            # nothing is prepared: a plan that is made before the values are known may look into every chunk
+            connection = psycopg.connect(self._address, autocommit=True, prepare_threshold=None)
         except psycopg.OperationalError as error:
             raise StoreError(f"{self.url} cannot be reached: {_first_line(error)}") from error
         connection.execute(_SESSION)

@@ -67,13 +67,21 @@ def open_store(url: str, *, memory: str | None = None, threads: int | None = Non
     return SCHEMES[scheme](rest, memory, threads, create)
 
 
-def migrate_store(url: str, columnstore_after: str | None, retention: str | None, *, run: bool = True) -> dict[str, str]:
-    """Bring a store to the newest layout, or only tell what that would `run`: the SQL by name. Nothing for one that needs no command."""
+def migrate_store(url: str, columnstore_after: str | None, retention: str | None) -> list[str]:
+    """Bring a store to the newest layout; the migrations that it had not had. None for one that needs no such command."""
+    scheme, rest = scheme_of(url)
+    if scheme == "duckdb":
+        return []
+    with _psycopg():
+        from asof.stores.postgres_migrations import Policies, migrate  # noqa: PLC0415  # psycopg is an extra
+    return migrate(f"postgresql://{rest}", Policies(columnstore_after, retention))
+
+
+def migration_scripts(url: str, columnstore_after: str | None, retention: str | None) -> dict[str, str]:
+    """What `migrate_store` would run, as SQL by name."""
     scheme, rest = scheme_of(url)
     if scheme == "duckdb":
         return {}
     with _psycopg():
-        from asof.stores.postgres_migrations import Policies, migrate, pending  # noqa: PLC0415  # psycopg is an extra
-    address, policies = f"postgresql://{rest}", Policies(columnstore_after, retention)
-    scripts = pending(address, policies)
-    return {name: scripts.get(name, "") for name in migrate(address, policies)} if run else scripts
+        from asof.stores.postgres_migrations import Policies, pending  # noqa: PLC0415  # psycopg is an extra
+    return pending(f"postgresql://{rest}", Policies(columnstore_after, retention))
