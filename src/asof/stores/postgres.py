@@ -73,12 +73,16 @@ SELECT {columns} FROM ({series}) AS series CROSS JOIN LATERAL (
 ) v ORDER BY v.instrument_id, v.timeframe
 """
 COUNT_SQL = """
-SELECT 'bars', count(*) FROM ohlcv UNION ALL SELECT 'events', count(*) FROM events
-UNION ALL (
-    SELECT r.version, count(v.ts) FROM registry r LEFT JOIN feature_vectors v ON v.feature_set_version = r.version
-    GROUP BY r.version ORDER BY min(r.applied_at), r.version
-)
-UNION ALL SELECT 'quarantine', count(*) FROM quarantine UNION ALL SELECT 'feature_quality_log', count(*) FROM feature_quality_log
+SELECT name, rows FROM (
+    SELECT 1 AS place, NULL::timestamptz AS applied_at, 'bars' AS name, count(*) AS rows FROM ohlcv
+    UNION ALL SELECT 2, NULL, 'events', count(*) FROM events
+    UNION ALL (
+        SELECT 3, r.applied_at, r.version, count(v.ts) FROM registry r LEFT JOIN feature_vectors v ON v.feature_set_version = r.version
+        GROUP BY r.version
+    )
+    UNION ALL SELECT 4, NULL, 'quarantine', count(*) FROM quarantine
+    UNION ALL SELECT 5, NULL, 'feature_quality_log', count(*) FROM feature_quality_log
+) AS counts ORDER BY place, applied_at, name
 """
 KEPT_SQL = r"""
 SELECT count(*) FROM pg_trigger
