@@ -126,9 +126,7 @@ class Cluster:
 def as_server_user(*command: str) -> None:
     """Run a program of the server, which refuses to run as root."""
     user = ("runuser", "-u", "postgres", "--") if os.geteuid() == 0 else ()
-    done = subprocess.run(
-        [*user, *command], stdin=subprocess.DEVNULL, capture_output=False, stdout=subprocess.DEVNULL, check=False, cwd="/"
-    )
+    done = subprocess.run([*user, *command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False, cwd="/")
     assert done.returncode == 0, f"{command[0]} ended with {done.returncode}"
 
 
@@ -156,20 +154,8 @@ def private() -> Iterator[Postgres]:
         if os.geteuid() == 0:
             for path in (folder, secret):
                 shutil.chown(path, "postgres")
-        initdb = (
-            "-D",
-            str(folder / "data"),
-            "-A",
-            "scram-sha-256",
-            "-U",
-            "asof",
-            f"--pwfile={secret}",
-            "-N",
-            "-E",
-            "UTF8",
-            "--locale=C.UTF-8",
-        )
-        as_server_user(str(there / "initdb"), *initdb)
+        options = ["-A", "scram-sha-256", "-U", "asof", "-N", "-E", "UTF8", "--locale=C.UTF-8"]
+        as_server_user(str(there / "initdb"), "-D", str(folder / "data"), f"--pwfile={secret}", *options)
         cluster.start()
         try:
             yield Postgres(f"postgresql://asof:{password}@127.0.0.1:{cluster.port}/postgres", cluster)

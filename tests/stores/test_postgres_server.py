@@ -372,5 +372,7 @@ def test_where_the_server_has_timescaledb_vectors_and_our_bars_are_hypertables_w
         assert changes == Changes(inserted=1, corrected=1, unchanged=1)
         assert [r["ret_1"] for r in rows_in(store, VECTORS_TABLE, Selection(known_at=NOON))] == [0.1, 0.2]
         assert [r["ret_1"] for r in rows_in(store, VECTORS_TABLE)] == [0.5, 0.2, 0.3]
+    migrate(url, Policies(columnstore_after="60d", retention="730d"))
+    assert len(postgres.run(jobs, url)) == 4
     migrate(url, Policies())
     assert postgres.run(jobs, url) == []

@@ -22,6 +22,8 @@ NAMES = {int(name[:4]): name.removesuffix(".sql") for name in sorted(f.name for 
 """The migrations by their numbers."""
 LAYOUT = max(NAMES)
 """The version of the layout that this asof knows."""
+OLDEST = 15
+"""The oldest PostgreSQL that has what the migrations use."""
 BARS, TIMESCALE = "ohlcv", "timescale"
 """Those that run every time."""
 
@@ -69,6 +71,9 @@ def pending(url: str, policies: Policies) -> dict[str, str]:
 def migrate(url: str, policies: Policies) -> list[str]:
     """Bring a database to the newest layout; which migrations ran first. Of two processes at once, the second finds it done."""
     with closing(Server(url)) as server, server.connection() as connection, _alone(connection):
+        if connection.info.server_version < OLDEST * 10_000:
+            version = connection.info.server_version // 10_000
+            raise StoreError(f"{server.url} is PostgreSQL {version}: asof needs {OLDEST} or newer")
         connection.execute(RECORD_SQL.encode())
         missing = _pending(connection, server.url)
         for name in missing:

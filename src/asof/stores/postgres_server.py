@@ -35,8 +35,7 @@ MENDS: dict[type[psycopg.Error], str] = {
     errors.LockNotAvailable: "another process holds the rows, and nothing of this step was kept. Run it again",
     errors.QueryCanceled: "the server stopped the query, and nothing of this step was kept",
 }
-"""What mends an error, for those where the server does not say it."""
-
+"""What mends an error, where the server does not say it."""
 
 LOST = (errors.AdminShutdown, errors.CrashShutdown, errors.CannotConnectNow, errors.IdleSessionTimeout)
 """What a server says before it hangs up."""
@@ -72,7 +71,8 @@ class Server:
             # nothing is prepared: a plan that is made before the values are known may look into every chunk
             connection = psycopg.connect(self._address, autocommit=True, prepare_threshold=None)
         except psycopg.OperationalError as error:
-            raise StoreError(f"{self.url} cannot be reached: {_first_line(error)}") from error
+            said = _first_line(error)
+            raise StoreError(f"{self.url} cannot be reached: {said}. Is the server running, and is the store's URL right?") from error
         connection.execute(_SESSION)
         return connection
 

@@ -162,7 +162,7 @@ def _take_out_repeats(connection: Connection, layout: Layout) -> int:
 
 def copied_out(
     connection: Connection, sql: str, parameters: list[object], schema: pa.Schema, batch_rows: int = 1 << 62
-) -> Iterable[pa.Table]:
+) -> Iterator[pa.Table]:
     """What a query answers, in tables of at most so many rows."""
     with connection.cursor() as cursor, cursor.copy(query(f"COPY ({sql}) TO STDOUT (FORMAT binary)"), parameters or None) as copy:
         yield from decoded(copy, schema, batch_rows)
