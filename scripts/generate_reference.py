@@ -124,7 +124,9 @@ def missing_when(operator: Operator) -> str:
             return "an input is missing"
         case Shape.SERIES:
             return "fewer than `n` bars, or one without a value"
-        case Shape.WINDOW:
+        case Shape.SUM:
+            return "an event has no value"
+        case Shape.MOMENT | Shape.WINDOW:
             return {0: "an event has no value", 1: "no event, or one without a value", 2: "fewer than 2 events, or one without a value"}[
                 operator.minimum
             ]

@@ -157,7 +157,7 @@ def test_the_source_is_found_and_its_imports_are_read():
     read_off = {(found.importer, found.imported) for found in imports()}
     assert ("asof.features.text", "asof.features.expression") in read_off
     assert ("asof.operators", "asof.operators.rolling") in read_off, "`from package import module` is an import of the module"
-    assert ("asof.engine.drivers", "numba") in read_off
+    assert ("asof.engine.native", "numba") in read_off
 
 
 def test_the_language_imports_only_the_standard_library_and_itself():

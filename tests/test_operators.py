@@ -43,7 +43,7 @@ def evaluate(
         offsets=np.array([0, len(ts)]),
         ts=ts,
         columns={name: floats(values) for name, values in columns.items()},
-        event_offsets=np.array([0, len(known)]),
+        event_spans=np.array([[0], [len(known)]]),
         event_time=known,
         event_columns={name: floats((seen or {}).get(name, [1.0] * len(known))) for name in EVENT_COLUMNS},
         grid=0,
@@ -147,7 +147,7 @@ def test_an_event_operator_answers_what_its_oracle_answers(operator: Operator, d
         inside = [k for k, known in enumerate(at) if minute - 10 <= known <= minute]
         columns = [[column[k] for k in inside] for column in (x, weight)[: len(operator.inputs)]]
         flat = [v for column in columns for v in column]
-        if operator.shape is Shape.TALLY:
+        if operator.shape is Shape.COUNT:
             expected = ask(case, *columns, *params)
         elif len(inside) < operator.minimum or None in flat:
             expected = None
@@ -217,7 +217,9 @@ def test_a_division_by_zero_is_an_error_wherever_it_stands():
 def test_constants_of_either_sign_of_zero_stay_apart():
     zero = bars.close * 0
     feature_set = FeatureSet("zeros", {"plus": zero + 0.0, "minus": zero + -0.0})
-    panel = Panel(np.array([0, 1]), np.zeros(1, np.int64), {"close": np.array([-1.0])}, np.zeros(2, np.int64), np.zeros(0, np.int64), {}, 0)
+    panel = Panel(
+        np.array([0, 1]), np.zeros(1, np.int64), {"close": np.array([-1.0])}, np.zeros((2, 1), np.int64), np.zeros(0, np.int64), {}, 0
+    )
     block = next(run(plan(feature_set), panel, threads=1))
     assert [math.copysign(1, values[0]) for values, _, _ in block.features] == [1.0, -1.0]
 

@@ -193,6 +193,13 @@ def nulls(rows: int, kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, rows, [*buffers, pa.py_buffer(b"")] if pa.types.is_string(kind) else buffers, rows)
 
 
+def repeated(value: str, rows: int) -> pa.ChunkedArray:
+    """A column of one text, in chunks that share their memory."""
+    chunk = pa.repeat(pa.scalar(value), min(rows, 65_536))
+    whole, rest = divmod(rows, max(len(chunk), 1))
+    return pa.chunked_array([chunk] * whole + [chunk.slice(0, rest)], pa.string())
+
+
 def usual_times(column: pa.ChunkedArray) -> bool:
     """Whether every time of a column is between 1980 and 2100."""
     if column.null_count == len(column):
@@ -203,6 +210,13 @@ def usual_times(column: pa.ChunkedArray) -> bool:
 
 def _empty(column: pa.ChunkedArray) -> Bools:
     """Where a name is null, empty or blank."""
+    array = one_chunk(column)
+    _, offsets, data = array.buffers()
+    if not array.null_count and len(array):
+        spans = np.frombuffer(offsets, np.int32)[array.offset : array.offset + len(array) + 1]
+        said = np.frombuffer(data or b"", np.uint8)[spans[0] : spans[-1]]
+        if np.diff(spans).min() > 0 and said.min() > ord(" ") and said.max() < 128:
+            return np.zeros(len(array), np.bool_)  # no byte of it can be part of a blank
     blank = pc.or_(pc.equal(pc.binary_length(column), 0), pc.utf8_is_space(column))
     return np.asarray(pc.fill_null(blank, True))
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from asof.engine.panel import Panel
 from asof.engine.plan import Plan
-from asof.jobs.panels import merge_enrichments, panel_of, sort_bars
+from asof.jobs.panels import merge_enrichments, panel_of, sort_bars, sort_events
 from asof.records import BARS, EVENTS, PRICES
 from asof.timeframes import duration
 from tests.operator_cases import WINDOWS
@@ -89,7 +89,7 @@ class Market:
         }
         table = pa.table([bars[name] for name in BARS.names], schema=BARS)
         scored = merge_enrichments(pa.table([events[name] for name in EVENTS.names], schema=EVENTS))
-        return panel_of(plan, TIMEFRAME, *sort_bars(table), scored)
+        return panel_of(plan, TIMEFRAME, sort_bars(table), sort_events(scored))
 
 
 def _names(codes: NDArray[np.generic]) -> pa.Array:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from asof.engine.panel import Panel
 from asof.engine.plan import Plan, plan
-from asof.engine.run import MORSEL_ROWS, run
+from asof.engine.run import run
 from asof.features.expression import Expr
 from asof.features.feature_set import FeatureSet
 from asof.features.library import SHIPPED
@@ -35,15 +35,15 @@ class Vectors:
         return Vectors(self.instrument[rows], self.ts[rows], self.bits[rows])
 
 
-def vectors(feature_set: FeatureSet, market: Market, threads: int = 1, rows: int = MORSEL_ROWS) -> Vectors:
+def vectors(feature_set: FeatureSet, market: Market, threads: int = 1, rows: int | None = None) -> Vectors:
     """The vectors of a market, sorted by instrument and time."""
     the_plan = planned(feature_set)
     return vectors_of_panel(the_plan, market.panel(the_plan), market.instruments, threads, rows)
 
 
-def vectors_of_panel(the_plan: Plan, panel: Panel, instruments: list[int], threads: int = 1, rows: int = MORSEL_ROWS) -> Vectors:
+def vectors_of_panel(the_plan: Plan, panel: Panel, instruments: list[int], threads: int = 1, rows: int | None = None) -> Vectors:
     """The vectors of a panel whose instruments are numbered so."""
-    features = range(len(the_plan.features))
+    features = range(len(the_plan.feature_set.features))
     parts = [np.zeros((0, 2 * len(features) + 3), np.int64)]
     for block in run(the_plan, panel, threads, rows):
         count = block.stop - block.start

@@ -83,6 +83,20 @@ store.close()
 """A process that upserts the same keys as another, in another order."""
 
 
+def test_instruments_are_in_the_order_of_their_bytes_whatever_the_order_of_the_table(postgres: Postgres) -> None:
+    url, names = postgres.database(migrated=False), ["b", "A", "a", "B", "é"]
+    postgres.run(foreign().replace("instrument_id text,", 'instrument_id text COLLATE "en-x-icu",'), url)
+    migrate(url, Policies())
+    with PostgresStore(url) as store:
+        bars = bars_of(*(bar(0, instrument=name) for name in names))
+        assert store.upsert(BARS_TABLE, bars, NOON) == Changes(inserted=5)
+        assert store.upsert(BARS_TABLE, bars, later(1)) == Changes(unchanged=5)
+        assert [row["instrument_id"] for row in rows_in(store, BARS_TABLE)] == sorted(names)
+        assert store.spans()["instrument_id"].to_pylist() == sorted(names)
+        between = rows_in(store, BARS_TABLE, Selection("1m", span=("A", "B")))
+        assert [row["instrument_id"] for row in between] == ["A", "B"]
+
+
 @pytest.mark.parametrize("kind", ["numeric", "double precision"])
 @pytest.mark.parametrize("more", ["", ", source text, ingested_at timestamptz DEFAULT now(), available_at timestamptz"])
 def test_a_table_that_was_there_before_is_taken_over_with_its_rows(postgres: Postgres, kind: str, more: str) -> None:

@@ -1,267 +1,243 @@
-"""Drivers: the one loop of each operator shape, and their compilation by Numba.
+"""Drivers: the one loop of each operator shape, and the steps that the morsel's loop calls by address.
 
-A driver owns what every kernel of its shape would otherwise repeat: where instruments and windows begin and end, and what
-missing values and errors do. Kernels stay plain Python; they are compiled into their driver here, strict IEEE (no fast-math, so no
-reordering and no fused multiply-add), without the GIL, cached on disk so that a second process starts at full speed.
+A driver owns what every kernel of its shape would otherwise repeat: where instruments and windows begin and end, and what missing
+values and errors do. It takes arrays, so it can be called as the plain Python that it is. A step finds a driver's arrays by their
+addresses: `where` holds those of all buffers, `at` which of them are the step's, and `frame` what its rows are:
+
+========= ================================================================== ===============================================
+operator  driver                                                             frame
+========= ================================================================== ===============================================
+by row    `drive(out, inputs, params)`                                       rows
+by bar    `drive(out, inputs, params, offsets, reach)`                       rows, address and number of the offsets
+by window `drive(out, inputs, sums, params, low, high, minimum)`             windows, addresses of their first events and of
+                                                                             those behind their last, events
+========= ================================================================== ===============================================
 """
 
-import hashlib
 import math
-import threading
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
-from types import FunctionType
 
-from numba import njit
-from numba.extending import register_jitable
+import numpy as np
 
+from asof.engine.exact import LONGEST, rounded_difference, running_totals
+from asof.engine.native import compile_step, floats_at, ints_at, named
+from asof.engine.tuples import BUFFERS, CUT, PICK, TAKE, TAME, buffer
 from asof.operators import Operator, Shape
 
-Loop = Callable[..., object]
-_lock = threading.Lock()
+Drive = Callable[..., object]
+
+AT = 8
+"""Words of a step's `at`: its output, its inputs, its sums; the last one is the operator's `reach` or `minimum`."""
+PARAMS = 4
+"""The most parameters of an operator."""
 
 
-def settle(result, first, second, third):
+def settle(result, values):
     """What a row operator answers: missing before error before the result."""
-    if math.isfinite(result) and math.isfinite(first) and math.isfinite(second) and math.isfinite(third):
-        return result
-    return math.nan if math.isnan(first) or math.isnan(second) or math.isnan(third) else math.inf
+    off = result - result
+    missing = False
+    for value in values:
+        off += value - value
+        missing |= value != value
+    return result if off == 0.0 else (math.nan if missing else math.inf)
 
 
-def row_1(kernel):
-    def drive(out, x, *params):
+def row(kernel, inputs, sums):
+    pick, tame = PICK[inputs], TAME[inputs]
+
+    def drive(out, inputs, params):
         for i in range(len(out)):
-            value = x[i]
-            out[i] = settle(kernel(value, *params) if math.isfinite(value) else value, value, 0.0, 0.0)
+            values = pick(inputs, i)
+            out[i] = settle(kernel(*(tame(values) + params)), values)
 
     return drive
 
 
-def row_2(kernel):
-    def drive(out, x, y, *params):
+def logic(kernel, inputs, sums):
+    pick = PICK[inputs]
+
+    def drive(out, inputs, params):
         for i in range(len(out)):
-            out[i] = settle(kernel(x[i], y[i], *params), x[i], y[i], 0.0)
+            out[i] = kernel(*(pick(inputs, i) + params))
 
     return drive
 
 
-def row_3(kernel):
-    def drive(out, x, y, z, *params):
-        for i in range(len(out)):
-            out[i] = settle(kernel(x[i], y[i], z[i], *params), x[i], y[i], z[i])
-
-    return drive
-
-
-def logic_1(kernel):
-    def drive(out, x, *params):
-        for i in range(len(out)):
-            out[i] = kernel(x[i], *params)
-
-    return drive
+def clean(arrays):
+    """Whether no value is missing or an error."""
+    others = 0
+    for x in arrays:
+        for i in range(len(x)):
+            others += x[i] - x[i] != 0.0
+    return others == 0
 
 
-def logic_2(kernel):
-    def drive(out, x, y, *params):
-        for i in range(len(out)):
-            out[i] = kernel(x[i], y[i], *params)
-
-    return drive
-
-
-def logic_3(kernel):
-    def drive(out, x, y, z, *params):
-        for i in range(len(out)):
-            out[i] = kernel(x[i], y[i], z[i], *params)
-
-    return drive
-
-
-def mask(out, x, reach):
-    """Missing where a whole window of `x` does not exist or holds a missing value; an error where it holds one or ends as one."""
-    missing = -1
-    wrong = -1
-    for i in range(min(reach, len(x))):
-        if not math.isfinite(x[i]):
-            if x[i] != x[i]:
-                missing = i
-            else:
-                wrong = i
-        out[i] = math.nan
-    for i in range(reach, len(x)):
-        if not math.isfinite(x[i]):
-            if x[i] != x[i]:
-                missing = i
-            else:
-                wrong = i
-        if missing >= i - reach:
-            out[i] = math.nan
-        elif wrong >= i - reach or not math.isfinite(out[i]):
-            out[i] = math.inf
-
-
-def series_1(kernel):
-    def drive(out, offsets, reach, x, *params):
-        for s in range(len(offsets) - 1):
-            a, b = offsets[s], offsets[s + 1]
-            kernel(out[a:b], x[a:b], *params)
-            mask(out[a:b], x[a:b], reach)
-
-    return drive
-
-
-def series_2(kernel):
-    def drive(out, offsets, reach, x, y, *params):
-        for s in range(len(offsets) - 1):
-            a, b = offsets[s], offsets[s + 1]
-            kernel(out[a:b], x[a:b], y[a:b], *params)
-            mask(out[a:b], x[a:b], reach)
-            mask(out[a:b], y[a:b], reach)
-
-    return drive
-
-
-def raw_1(kernel):
-    def drive(out, offsets, reach, x, *params):
-        for s in range(len(offsets) - 1):
-            a, b = offsets[s], offsets[s + 1]
-            kernel(out[a:b], x[a:b], *params)
-
-    return drive
-
-
-def all_finite(x):
-    for i in range(len(x)):  # noqa: SIM110 - Numba compiles no generator expressions
-        if not math.isfinite(x[i]):
-            return False
-    return True
-
-
-def worst(x):
-    """NaN where one is missing, inf where one is an error, else 0."""
-    found = 0.0
+def mark(out, x, reach, missing):
+    """Give every row whose window of `x` holds a missing value (or, if not `missing`, an error) that as its result."""
+    marked = reach
     for i in range(len(x)):
-        if x[i] != x[i]:
-            return math.nan
-        if not math.isfinite(x[i]):
-            found = math.inf
+        if x[i] != x[i] if missing else math.isinf(x[i]):
+            for k in range(max(i, marked), min(i + reach + 1, len(out))):
+                out[k] = math.nan if missing else math.inf
+            marked = max(marked, i + reach + 1)
+
+
+def series(kernel, inputs, sums):
+    cut = CUT[inputs]
+
+    def drive(out, inputs, params, offsets, reach):
+        for s in range(len(offsets) - 1):
+            mine = out[offsets[s] : offsets[s + 1]]
+            parts = cut(inputs, offsets[s], offsets[s + 1])
+            kernel(mine, *(parts + params))
+            mine[:reach] = math.nan
+            for i in range(reach, len(mine)):
+                mine[i] = mine[i] if mine[i] - mine[i] == 0.0 else math.inf
+            if not clean(parts):
+                for part in parts:
+                    mark(mine, part, reach, False)
+                for part in parts:
+                    mark(mine, part, reach, True)
+
+    return drive
+
+
+def raw(kernel, inputs, sums):
+    cut = CUT[inputs]
+
+    def drive(out, inputs, params, offsets, reach):
+        for s in range(len(offsets) - 1):
+            kernel(out[offsets[s] : offsets[s + 1]], *(cut(inputs, offsets[s], offsets[s + 1]) + params))
+
+    return drive
+
+
+def worst(arrays):
+    """NaN where a value is missing, inf where one is an error, else 0."""
+    found = 0.0
+    for x in arrays:
+        for i in range(len(x)):
+            if x[i] != x[i]:
+                return math.nan
+            if math.isinf(x[i]):
+                found = math.inf
     return found
 
 
-def window_1(kernel):
-    def drive(out, low, high, minimum, x, *params):
-        clean = all_finite(x)
+def window(kernel, inputs, sums):
+    cut, pick = CUT[inputs], PICK[sums]
+
+    def drive(out, inputs, sums, params, low, high, minimum):
+        whole = clean(inputs)
         for i in range(len(out)):
-            a, b = low[i], high[i]
-            broken = 0.0 if clean else worst(x[a:b])
-            if b - a < minimum or broken != broken:
+            parts = cut(inputs, low[i], high[i])
+            broken = 0.0 if whole else worst(parts)
+            if high[i] - low[i] < minimum or broken != broken:
                 out[i] = math.nan
             elif broken != 0.0:
                 out[i] = math.inf
             else:
-                result = kernel(x[a:b], *params)
+                result = kernel(*(parts + pick(sums, i) + params))
                 out[i] = result if math.isfinite(result) else math.inf
 
     return drive
 
 
-def window_2(kernel):
-    def drive(out, low, high, minimum, x, y, *params):
-        clean = all_finite(x) and all_finite(y)
+def moment(kernel, inputs, sums):
+    pick, tame = PICK[sums], TAME[sums]
+
+    def drive(out, inputs, sums, params, low, high, minimum):
         for i in range(len(out)):
-            a, b = low[i], high[i]
-            broken = 0.0 if clean else worst(x[a:b]) + worst(y[a:b])
-            if b - a < minimum or broken != broken:
-                out[i] = math.nan
-            elif broken != 0.0:
-                out[i] = math.inf
+            values, n = pick(sums, i), high[i] - low[i]
+            result = settle(kernel(float(max(n, 1)), *(tame(values) + params)), values)
+            out[i] = result if n >= minimum else math.nan
+
+    return drive
+
+
+def count(kernel, inputs, sums):
+    def drive(out, inputs, sums, params, low, high, minimum):
+        (x,) = inputs
+        totals = np.empty(len(x) + 1, np.int64)
+        totals[0] = 0
+        for i in range(len(x)):
+            totals[i + 1] = totals[i] + (1 if kernel(x[i]) else 0)
+        for i in range(len(out)):
+            out[i] = totals[high[i]] - totals[low[i]]
+
+    return drive
+
+
+def exact_sum(kernel, inputs, sums):
+    def drive(out, inputs, sums, params, low, high, minimum):
+        (x,) = inputs
+        whole = clean(inputs)
+        totals = np.empty((3, len(x) + 1), np.int64)
+        unit = running_totals(totals, x) if whole else 0.0
+        for i in range(len(out)):
+            if unit != 0.0 and high[i] - low[i] < LONGEST:
+                out[i] = rounded_difference(totals, low[i], high[i]) * unit
             else:
-                result = kernel(x[a:b], y[a:b], *params)
-                out[i] = result if math.isfinite(result) else math.inf
+                broken = 0.0 if whole else worst((x[low[i] : high[i]],))
+                out[i] = broken if broken != 0.0 else kernel(x[low[i] : high[i]])
+            if math.isinf(out[i]) or (whole and out[i] != out[i]):
+                out[i] = math.inf
 
     return drive
 
 
-def tally_1(kernel):
-    def drive(out, low, high, minimum, x, *params):
-        for i in range(len(out)):
-            out[i] = kernel(x[low[i] : high[i]], *params)
+def by_row(drive, inputs, sums, take):
+    def step(where, at, params, frame):
+        words, rows = ints_at(at, AT), ints_at(frame, 4)[0]
+        drive(buffer(where, words[0], rows), inputs(where, words[1:], rows), take(floats_at(params, PARAMS)))
 
-    return drive
+    return step
 
 
-DRIVERS: dict[tuple[Shape, int], Callable[[Callable[..., object]], Loop]] = {
-    (Shape.ROW, 1): row_1,
-    (Shape.ROW, 2): row_2,
-    (Shape.ROW, 3): row_3,
-    (Shape.LOGIC, 1): logic_1,
-    (Shape.LOGIC, 2): logic_2,
-    (Shape.LOGIC, 3): logic_3,
-    (Shape.SERIES, 1): series_1,
-    (Shape.SERIES, 2): series_2,
-    (Shape.RAW, 1): raw_1,
-    (Shape.WINDOW, 1): window_1,
-    (Shape.WINDOW, 2): window_2,
-    (Shape.TALLY, 1): tally_1,
+def by_bar(drive, inputs, sums, take):
+    def step(where, at, params, frame):
+        words, frame = ints_at(at, AT), ints_at(frame, 4)
+        rows, offsets = frame[0], ints_at(frame[1], frame[2])
+        given = inputs(where, words[1:], rows)
+        drive(buffer(where, words[0], rows), given, take(floats_at(params, PARAMS)), offsets, words[AT - 1])
+
+    return step
+
+
+def by_window(drive, inputs, sums, take):
+    def step(where, at, params, frame):
+        words, frame = ints_at(at, AT), ints_at(frame, 4)
+        windows, low, high = frame[0], ints_at(frame[1], frame[0]), ints_at(frame[2], frame[0])
+        given = inputs(where, words[1:], frame[3])
+        totals = sums(where, words[1 + len(given) :], windows)
+        drive(buffer(where, words[0], windows), given, totals, take(floats_at(params, PARAMS)), low, high, words[AT - 1])
+
+    return step
+
+
+DRIVERS: dict[Shape, tuple[Callable[..., Drive], Callable[..., Callable[..., None]]]] = {
+    Shape.ROW: (row, by_row),
+    Shape.LOGIC: (logic, by_row),
+    Shape.SERIES: (series, by_bar),
+    Shape.RAW: (raw, by_bar),
+    Shape.COUNT: (count, by_window),
+    Shape.SUM: (exact_sum, by_window),
+    Shape.MOMENT: (moment, by_window),
+    Shape.WINDOW: (window, by_window),
 }
-"""The driver of each shape and number of inputs."""
+"""What makes the driver of each shape, and the step around it."""
+
+
+def driver(operator: Operator) -> Drive:
+    """The operator's kernel inside its driver, not compiled."""
+    kernel = named(operator.kernel, f"kernel_{operator.key}")
+    return named(DRIVERS[operator.shape][0](kernel, len(operator.inputs), len(operator.sums)), f"drive_{operator.key}")
 
 
 @cache
-def compiled(operator: Operator) -> Loop:
-    """The operator's kernel inside its driver, compiled when first called."""
-    driver = DRIVERS[operator.shape, len(operator.inputs)]
-    kernel = _versioned(operator.kernel)
-    _register(kernel)
-    loop: Loop = compile_loop(driver(kernel))
-    return loop
-
-
-def compile_loop(function: Callable[..., object]) -> Loop:
-    """`function` and what it calls, compiled."""
-    _register(function)
-    loop: Loop = njit(cache=True, nogil=True, fastmath=False, error_model="numpy")(function)
-    return loop
-
-
-def _versioned(kernel: Callable[..., object]) -> Callable[..., object]:
-    """The kernel under a name that changes with its source.
-
-    Numba's cache watches the driver's file and tells kernels apart by their names: an edited kernel would run as it was before.
-    """
-    digest = hashlib.sha256(b"".join(sorted({_source(f) for f in _called(kernel)}))).hexdigest()
-    assert isinstance(kernel, FunctionType)
-    copy = FunctionType(kernel.__code__, kernel.__globals__, f"{kernel.__name__}_{digest[:16]}", kernel.__defaults__, kernel.__closure__)
-    copy.__qualname__ = copy.__name__
-    copy.__doc__ = kernel.__doc__
-    named: Callable[..., object] = kernel.__globals__.setdefault(copy.__name__, copy)
-    return named
-
-
-def _source(function: FunctionType) -> bytes:
-    """The file that a function is in; its code where there is no file."""
-    path = Path(function.__code__.co_filename)
-    return path.read_bytes() if path.is_file() else function.__code__.co_code + repr(function.__code__.co_consts).encode()
-
-
-def _called(function: object, seen: tuple[FunctionType, ...] = ()) -> tuple[FunctionType, ...]:
-    """A plain function and the plain functions of its module that it calls, and that those call."""
-    if not isinstance(function, FunctionType) or function in seen:
-        return seen
-    seen = (*seen, function)
-    for name in function.__code__.co_names:
-        seen = _called(function.__globals__.get(name), seen)
-    return seen
-
-
-def _register(function: Callable[..., object]) -> None:
-    """Tell Numba that a plain function, and the plain functions that it calls, may be compiled into others."""
-    with _lock:
-        for called in _called(function):
-            _register_one(called)
-
-
-@cache
-def _register_one(function: FunctionType) -> None:
-    register_jitable(error_model="numpy")(function)
+def compiled(operator: Operator) -> int:
+    """The address of the operator's step, compiled."""
+    take = TAKE[tuple(param.kind for param in operator.params)]
+    step = DRIVERS[operator.shape][1](driver(operator), BUFFERS[len(operator.inputs)], BUFFERS[len(operator.sums)], take)
+    return compile_step(named(step, f"step_{operator.key}"))

@@ -3,32 +3,57 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from asof.engine import finishing
-from asof.engine.drivers import compile_loop
-from asof.engine.panel import Ints
+from asof.engine import ordering, packing
+from asof.engine.native import compile_loop
+from asof.engine.panel import Floats, Ints
 
-_lay_out = compile_loop(finishing.lay_out)
-_list_flags = compile_loop(finishing.list_flags)
-_hash_text = compile_loop(finishing.hash_text)
-_carry_latest = compile_loop(finishing.carry_latest)
-_group = compile_loop(finishing.group)
+_find_runs = compile_loop(ordering.find_runs)
+_strictly_sorted = compile_loop(ordering.strictly_sorted)
+_off_grid = compile_loop(ordering.off_grid)
+_group = compile_loop(ordering.group)
+_hash_text = compile_loop(ordering.hash_text)
+_carry_latest = compile_loop(ordering.carry_latest)
+_list_flags = compile_loop(packing.list_flags)
+
+Spans = NDArray[np.int32]
+Bytes = NDArray[np.uint8]
 
 
-def offsets_of(codes: Ints, rank: Ints, ts: Ints) -> Ints | None:
-    """Where each instrument begins, for rows of instruments `rank[codes]`; None unless sorted by it and strictly by time."""
-    offsets = np.empty(len(rank) + 1, np.int64)
-    return offsets if _lay_out(offsets, codes, rank, ts) else None
+def runs(offsets: Spans, data: Bytes) -> Ints | None:
+    """Where each run of equal strings begins; None where runs are short, and another way is quicker."""
+    starts = np.empty(1024 + len(offsets) // 16, np.int64)
+    found = int(_find_runs(starts, offsets, data))  # type: ignore[call-overload]
+    return starts[:found] if found >= 0 else None
 
 
-def order_of(codes: Ints, times: Ints) -> tuple[Ints, Ints]:
-    """The order that sorts by code, then time; and those of its positions whose neighbours tie, which are in no set order."""
+def is_sorted(offsets: Ints, ts: Ints) -> bool:
+    """Whether the times of each instrument increase from row to row."""
+    return bool(_strictly_sorted(offsets, ts))
+
+
+def off_grid(ts: Ints, step: int) -> Floats:
+    """By how many microseconds each time is later than the last multiple of `step`."""
+    out = np.empty(len(ts))
+    _off_grid(out, ts, step)
+    return out
+
+
+def grouped(codes: Ints, times: Ints, count: int) -> tuple[Ints, Ints, Ints]:
+    """The order that sorts by code, then time; where each of `count` codes begins in it; and those of its positions that tie.
+
+    Positions that tie with a neighbour are in no set order.
+    """
     order = np.empty(len(codes), np.int64)
-    starts = np.zeros((int(codes.max()) if len(codes) else 0) + 2, np.int64)
-    if not _group(order, starts, codes, times):  # events mostly come as they arrived, so sorting is the exception
+    offsets = np.zeros(count + 1, np.int64)
+    state = int(_group(order, offsets, codes, times))  # type: ignore[call-overload]
+    if state == 2:  # events mostly come as they arrived, so sorting is the exception
         order = np.lexsort((times, codes))
+    if state == 0:
+        return order, offsets, np.zeros(0, np.int64)
     tied = (np.diff(times[order]) == 0) & (np.diff(codes[order]) == 0)
-    return order, np.flatnonzero(np.append(tied, False) | np.append(False, tied)) if tied.any() else np.zeros(0, np.int64)
+    return order, offsets, np.flatnonzero(np.append(tied, False) | np.append(False, tied))
 
 
 def flag_numbers(flags: Ints, bits: Ints) -> tuple[np.ndarray, np.ndarray]:
@@ -39,7 +64,7 @@ def flag_numbers(flags: Ints, bits: Ints) -> tuple[np.ndarray, np.ndarray]:
     return offsets, values[:filled].copy()
 
 
-def surely_distinct(codes: Ints, offsets: np.ndarray, data: np.ndarray) -> bool:
+def surely_distinct(codes: Ints, offsets: Spans, data: Bytes) -> bool:
     """Whether the pairs of code and text are all distinct; False may also mean that two of their hashes meet."""
     hashes = np.empty(len(codes), np.uint64)
     _hash_text(hashes, codes.astype(np.uint64), offsets, data)

@@ -1,41 +1,77 @@
-"""The plan of a feature set: its unique nodes in order, each told which buffer to read and which to write."""
+"""The plan of a feature set: steps over numbered buffers, each told what its rows are.
+
+1. `_Planner.value` turns expressions into steps; equal nodes are one. The sums that a kernel asks for are nodes like any other.
+2. What is reduced from events has a row for each distinct window of a morsel, and so has what is computed from it alone. Only where it
+   meets bars does a SPREAD give each bar the value of its window.
+3. `_Planner.finished` hands out buffers as steps need them and takes them back after the last step that reads them, so that those of
+   a morsel stay in the processor's cache.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import IntEnum
 
-from asof.features.expression import BARS, Expr, bars, events, walk
+import numpy as np
+
+from asof.engine.drivers import driver
+from asof.features.expression import BARS, Expr, apply, bars, column, events, walk
 from asof.features.feature_set import FeatureSet
+from asof.operators import BAR_SHAPES, EVENT_SHAPES, Operator
 from asof.timeframes import duration_text
 
-EVENT_COUNT = "event_count"
-OHLCV_COUNT = "ohlcv_count"
+ANY, ON_BARS, ON_EVENTS, ON_WINDOWS = -1, 0, 1, 2
+"""What the rows of a value are: those of anything (a constant), bars, events, or for `ON_WINDOWS + k` the windows of length `k`."""
+
+OHLCV_COUNT, EVENT_COUNT = 0, 1
+
+
+class Kind(IntEnum):
+    """What a step does with its inputs."""
+
+    APPLY = 0
+    """Run an operator over them."""
+    SPREAD = 1
+    """Give each bar the value of its window."""
+    FEATURE = 2
+    """Keep it as the feature number `place`."""
+    FLAG = 3
+    """Raise the flag number `place` where it is true."""
+    COUNT = 4
+    """Keep it as a count: `place` is `OHLCV_COUNT` or `EVENT_COUNT`."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One node: an operator over earlier steps, a column, or a constant."""
+    """One step, over rows `on`, from the buffers `inputs` into the buffer `out`, or the result number `place`."""
 
-    node: Expr
+    kind: Kind
+    on: int
     inputs: tuple[int, ...]
-    on_events: bool
+    out: int = 0
+    place: int = 0
+    operator: Operator | None = None
+    params: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Plan:
     """What the engine runs for a feature set.
 
-    `features` and `flags` are the steps that hold them; `event_count` (of the longest window, None for a set without events) and
-    `ohlcv_count` likewise. `free[i]` lists the steps whose values nobody needs after step `i`.
+    Buffers are numbered from 0. Those of `bar_columns` and `event_columns` hold a column as it came, those of `constants` one number
+    throughout; `bar_buffers` and `event_buffers` have room for a row of each bar or event of a morsel. `windows` are the lengths, in
+    microseconds, of the event windows.
     """
 
     feature_set: FeatureSet
     steps: tuple[Step, ...]
-    features: tuple[int, ...]
-    flags: tuple[int, ...]
-    event_count: int | None
-    ohlcv_count: int
-    free: tuple[tuple[int, ...], ...]
+    bar_columns: Mapping[str, int]
+    event_columns: Mapping[str, int]
+    constants: Mapping[int, float]
+    bar_buffers: tuple[int, ...]
+    event_buffers: tuple[int, ...]
+    windows: tuple[int, ...]
 
     @property
     def lookback(self) -> int:
@@ -43,31 +79,152 @@ class Plan:
         return self.feature_set.lookback
 
     @property
-    def bar_columns(self) -> tuple[str, ...]:
-        """The bar columns that the plan reads."""
-        return tuple(s.node.name for s in self.steps if s.node.operator is None and s.node.domain == BARS and s.node.name)
+    def buffers(self) -> int:
+        """How many buffers there are."""
+        held = len(self.bar_columns) + len(self.event_columns) + len(self.constants)
+        return held + len(self.bar_buffers) + len(self.event_buffers)
 
 
 def plan(feature_set: FeatureSet) -> Plan:
-    """The plan of a feature set. Equal parts of its features and flags are one step."""
-    counts = [bars.count(feature_set.lookback)]
+    """The plan of a feature set. Equal parts of its features and flags are computed once."""
+    planner = _Planner()
+    for kind, group in ((Kind.FEATURE, feature_set.features), (Kind.FLAG, feature_set.flags)):
+        for place, expr in enumerate(group.values()):
+            planner.keep(kind, expr, place)
+    planner.keep(Kind.COUNT, bars.count(feature_set.lookback), OHLCV_COUNT)
     if feature_set.event_window:
-        counts.append(events.window(duration_text(feature_set.event_window)).count())
-    roots = (*feature_set.roots, *counts)
-    nodes = list(walk(*roots))
-    index = {node: i for i, node in enumerate(nodes)}
-    steps = tuple(Step(n, tuple(index[i] for i in n.inputs), isinstance(n.domain, int)) for n in nodes)
-    kept = {index[root] for root in roots}
-    last_use = {i: s for s, step in enumerate(steps) for i in step.inputs if i not in kept}
-    free: list[list[int]] = [[] for _ in steps]
-    for step, last in last_use.items():
-        free[last].append(step)
-    return Plan(
-        feature_set=feature_set,
-        steps=steps,
-        features=tuple(index[e] for e in feature_set.features.values()),
-        flags=tuple(index[e] for e in feature_set.flags.values()),
-        event_count=index[counts[1]] if feature_set.event_window else None,
-        ohlcv_count=index[counts[0]],
-        free=tuple(tuple(f) for f in free),
-    )
+        planner.keep(Kind.COUNT, events.window(duration_text(feature_set.event_window)).count(), EVENT_COUNT)
+    return planner.finished(feature_set)
+
+
+class _Planner:
+    """Steps as they are made, over values that are numbered in the order in which they are made; `_on` tells what their rows are."""
+
+    def __init__(self) -> None:
+        self._steps: list[Step] = []
+        self._on: list[int] = []
+        self._columns: dict[tuple[int, str], int] = {}
+        self._constants: dict[int, float] = {}
+        self._windows: list[int] = []
+        self._values: dict[Expr, int] = {}
+        self._spread: dict[int, int] = {}
+
+    def keep(self, kind: Kind, expr: Expr, place: int) -> None:
+        """A step that makes an expression a result."""
+        value = self._value(expr)
+        self._steps.append(Step(kind, max(self._on[value], ON_BARS), (value,), place=place))
+
+    def _value(self, root: Expr) -> int:
+        """The value of an expression, after the steps that make it."""
+        for node in walk(root):
+            if node not in self._values:
+                self._values[node] = self._make(node)
+        return self._values[root]
+
+    def _make(self, node: Expr) -> int:
+        if node.operator is None:
+            return self._leaf(node)
+        inputs = [self._values[i] for i in node.inputs]
+        if node.operator.shape in EVENT_SHAPES:
+            return self._reduced(node, inputs)
+        if all(i in self._constants for i in inputs) and node.operator.shape not in BAR_SHAPES:
+            return self._folded(node, inputs)
+        on = self._rows(node, inputs)
+        if on == ON_BARS:
+            inputs = [self._on_bars(i) for i in inputs]
+        return self._step(Kind.APPLY, on, inputs, on, node.operator, node.params)
+
+    def _new(self, on: int) -> int:
+        self._on.append(on)
+        return len(self._on) - 1
+
+    def _step(
+        self, kind: Kind, on: int, inputs: list[int], out_on: int, operator: Operator | None = None, params: tuple[float, ...] = ()
+    ) -> int:
+        out = self._new(out_on)
+        self._steps.append(Step(kind, on, tuple(inputs), out, 0, operator, params))
+        return out
+
+    def _leaf(self, node: Expr) -> int:
+        if not node.name:  # a number, or the presence of a row
+            return self._constant(node.params[0] if node.params else 1.0)
+        on = ON_BARS if node.domain == BARS else ON_EVENTS
+        if (on, node.name) not in self._columns:
+            self._columns[on, node.name] = self._new(on)
+        return self._columns[on, node.name]
+
+    def _constant(self, number: float) -> int:
+        value = self._new(ANY)
+        self._constants[value] = number
+        return value
+
+    def _folded(self, node: Expr, inputs: list[int]) -> int:
+        """An operator over constants is a constant."""
+        assert node.operator is not None
+        out = np.empty(1)
+        driver(node.operator)(out, tuple(np.array([self._constants[i]]) for i in inputs), node.params)
+        return self._constant(float(out[0]))
+
+    def _rows(self, node: Expr, inputs: list[int]) -> int:
+        """What the rows of an operator by row or by bar are: its inputs', where they agree."""
+        assert node.operator is not None
+        if isinstance(node.domain, int):
+            return ON_EVENTS
+        found = {self._on[i] for i in inputs} - {ANY}
+        return found.pop() if len(found) == 1 and node.operator.shape not in BAR_SHAPES else ON_BARS
+
+    def _reduced(self, node: Expr, inputs: list[int]) -> int:
+        """A reduction of events, with the exact sums that its kernel asks for."""
+        assert node.operator is not None
+        length = next(int(i.domain) for i in node.inputs if isinstance(i.domain, int))
+        if length not in self._windows:
+            self._windows.append(length)
+        given = dict(zip(node.operator.inputs, node.inputs, strict=True))
+        sums = [self._value(_sum(column("", length), *(given[name] for name in names))) for names in node.operator.sums]
+        on = ON_WINDOWS + self._windows.index(length)
+        return self._step(Kind.APPLY, on, inputs + sums, on, node.operator, node.params)
+
+    def _on_bars(self, value: int) -> int:
+        """The value with a row for each bar."""
+        if self._on[value] < ON_WINDOWS:
+            return value
+        if value not in self._spread:
+            self._spread[value] = self._step(Kind.SPREAD, self._on[value], [value], ON_BARS)
+        return self._spread[value]
+
+    def finished(self, feature_set: FeatureSet) -> Plan:
+        """The plan, its values in buffers."""
+        last = {value: s for s, step in enumerate(self._steps) for value in step.inputs}
+        fixed = {value: buffer for buffer, value in enumerate((*self._columns.values(), *self._constants))}
+        place = dict(fixed)
+        made: tuple[list[int], list[int]] = [], []
+        free: tuple[list[int], list[int]] = [], []
+        steps = []
+        for s, step in enumerate(self._steps):
+            if step.kind in (Kind.APPLY, Kind.SPREAD):
+                of_events = self._on[step.out] == ON_EVENTS
+                if not free[of_events]:
+                    free[of_events].append(len(fixed) + len(made[0]) + len(made[1]))
+                    made[of_events].append(free[of_events][-1])
+                place[step.out] = free[of_events].pop()
+            steps.append(replace(step, inputs=tuple(place[i] for i in step.inputs), out=place.get(step.out, 0)))
+            for value in {i for i in step.inputs if last[i] == s and i not in fixed}:
+                free[self._on[value] == ON_EVENTS].append(place[value])
+        return Plan(
+            feature_set=feature_set,
+            steps=tuple(steps),
+            bar_columns={name: place[value] for (on, name), value in self._columns.items() if on == ON_BARS},
+            event_columns={name: place[value] for (on, name), value in self._columns.items() if on == ON_EVENTS},
+            constants={place[value]: number for value, number in self._constants.items()},
+            bar_buffers=tuple(made[0]),
+            event_buffers=tuple(made[1]),
+            windows=tuple(self._windows),
+        )
+
+
+def _sum(present: Expr, first: Expr, *more: Expr) -> Expr:
+    """The sum, over the events that are present, of the product of some columns and numbers."""
+    product = first if isinstance(first.domain, int) or more else apply("multiply", present, first)
+    for factor in more:
+        product = apply("multiply", product, factor)
+    return apply("sum", product)

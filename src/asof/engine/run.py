@@ -1,10 +1,9 @@
 """Running a plan over a panel.
 
-1. `morsels` cuts the panel into pieces: whole instruments, or a stretch of one with its lookback in front.
-2. `_Worker.run` evaluates the plan's steps over one morsel into scratch buffers that are used again and again.
-3. `_Worker._finish` drops the lookback rows, turns errors into missing values and `COMPUTATION_ERROR`, flags into a bitmask and
-   missing values into an Arrow validity bitmap.
-4. `run` does this on a pool of threads (the loops hold no lock) and yields the blocks in the panel's order.
+1. The rows are cut into blocks, and a pool of threads takes one after the other (the compiled loops hold no lock).
+2. `_Worker.run` has the machine evaluate the plan over a block, in morsels that stay in the processor's cache, and then turns errors
+   into missing values and `COMPUTATION_ERROR`, and missing values into an Arrow validity bitmap.
+3. `run` yields the blocks in the panel's order.
 """
 
 from __future__ import annotations
@@ -20,44 +19,23 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from asof.engine import finishing
-from asof.engine.drivers import compile_loop, compiled
+from asof.engine import machine, packing
+from asof.engine.drivers import AT, PARAMS, compiled
+from asof.engine.native import compile_loop
 from asof.engine.panel import Floats, Ints, Panel
-from asof.engine.plan import Plan, Step
-from asof.features.expression import BARS
-from asof.operators import BAR_SHAPES, EVENT_SHAPES
+from asof.engine.plan import Kind, Plan, Step
+from asof.operators import BAR_SHAPES
 
 Result = TypeVar("Result")
-Windows = tuple[Ints, Ints, Ints]
 
-MORSEL_ROWS = 65_536
-"""The most bars of a morsel. Smaller ones fit a nearer cache, but threads then spend their time handing the interpreter's lock around."""
+MORSEL_ROWS = 4096
+"""Bars that a morsel wants: its buffers then fit a core's own cache."""
+BLOCK_MORSELS = 32
+"""Morsels of a block: enough that threads seldom meet at the interpreter's lock."""
 
-_cut_windows = compile_loop(finishing.cut_windows)
-_spread = compile_loop(finishing.spread)
-_pack_column = compile_loop(finishing.pack_column)
-_raise_flag = compile_loop(finishing.raise_flag)
-
-
-@dataclass(frozen=True)
-class Morsel:
-    """Instruments `first` to `last`, bars `start` to `stop`, of which the first `warm` are lookback and not wanted."""
-
-    first: int
-    last: int
-    start: int
-    stop: int
-    warm: int
-
-
-class _Results:
-    """Room for the results of all rows, taken at once: thousands of small arrays would cost more in page faults than in arithmetic."""
-
-    def __init__(self, plan: Plan, rows: int) -> None:
-        self.features = [np.empty(rows, np.float64) for _ in plan.features]
-        self.flags = np.empty(rows, np.int64)
-        self.event_count = np.empty(rows, np.int64)
-        self.ohlcv_count = np.empty(rows, np.int64)
+_evaluate = compile_loop(machine.evaluate)
+_most_events = compile_loop(machine.most_events)
+_pack = compile_loop(packing.pack)
 
 
 @dataclass(frozen=True)
@@ -72,25 +50,6 @@ class Block:
     ohlcv_count: Ints
 
 
-def morsels(offsets: Ints, lookback: int, rows: int) -> Iterator[Morsel]:
-    """Pieces of about `rows` bars that together want every bar once."""
-    count = len(offsets) - 1
-    first = 0
-    while first < count:
-        start, stop = int(offsets[first]), int(offsets[first + 1])
-        if stop - start > rows:
-            for begin in range(start, stop, rows):
-                warm = min(lookback - 1, begin - start)
-                yield Morsel(first, first + 1, begin - warm, min(begin + rows, stop), warm)
-            first += 1
-            continue
-        last = first + 1
-        while last < count and int(offsets[last + 1]) - start <= rows:
-            last += 1
-        yield Morsel(first, last, start, int(offsets[last]), 0)
-        first = last
-
-
 def run(plan: Plan, panel: Panel, threads: int | None = None, rows: int | None = None) -> Iterator[Block]:
     """The vectors of every bar of the panel, block by block in its order; the bits do not depend on `threads` or `rows`.
 
@@ -103,26 +62,26 @@ def run_each(
     plan: Plan, panel: Panel, each: Callable[[Block], Result], threads: int | None = None, rows: int | None = None
 ) -> Iterator[Result]:
     """`run`, with `each` applied to every block on the thread that made it, while the block is still in the cache."""
-    count = threads or os.cpu_count() or 1
-    pieces = morsels(panel.offsets, plan.lookback, rows or min(MORSEL_ROWS, max(4096, len(panel.ts) // (4 * count))))
-    results = _Results(plan, len(panel.ts))
-    if count == 1:
-        worker = _Worker(plan, panel, results)
-        for piece in pieces:
-            yield each(worker.run(piece))
+    count, total = _threads(threads), len(panel.ts)
+    step = rows * BLOCK_MORSELS if rows else block_rows(plan, panel, threads)
+    task = _Task(plan, panel, step // BLOCK_MORSELS)
+    if count == 1 or total <= step:
+        worker = _Worker(task)
+        for start in range(0, total, step):
+            yield each(worker.run(start, min(start + step, total)))
         return
     local = threading.local()
 
-    def work(piece: Morsel) -> Result:
+    def work(start: int) -> Result:
         if not hasattr(local, "worker"):
-            local.worker = _Worker(plan, panel, results)
-        return each(local.worker.run(piece))
+            local.worker = _Worker(task)
+        return each(local.worker.run(start, min(start + step, total)))
 
     with ThreadPoolExecutor(count, thread_name_prefix="asof") as pool:
         waiting: deque[Future[Result]] = deque()
         try:
-            for piece in pieces:
-                waiting.append(pool.submit(work, piece))
+            for start in range(0, total, step):
+                waiting.append(pool.submit(work, start))
                 if len(waiting) >= 4 * count:
                     yield waiting.popleft().result()
             while waiting:
@@ -132,95 +91,96 @@ def run_each(
                 future.cancel()
 
 
+def _threads(wanted: int | None) -> int:
+    return wanted or os.cpu_count() or 1
+
+
+def block_rows(plan: Plan, panel: Panel, threads: int | None = None) -> int:
+    """The most rows that a block of this panel has: few enough that every thread gets some, many enough that its lookback costs little."""
+    fair = len(panel.ts) // (4 * BLOCK_MORSELS * _threads(threads))
+    return BLOCK_MORSELS * max(4 * plan.lookback, min(MORSEL_ROWS, max(256, fair)))
+
+
+class _Task:
+    """What the threads share: the plan as the machine reads it, the panel's arrays, and room for the results of all rows.
+
+    The room is taken at once: thousands of small arrays would cost more in page faults than in arithmetic.
+    """
+
+    def __init__(self, plan: Plan, panel: Panel, rows: int) -> None:
+        self.plan = plan
+        self.rows = rows
+        times = (panel.offsets, panel.ts, *panel.event_spans, panel.event_time)
+        self._read: list[Floats | Ints] = [np.ascontiguousarray(array, np.int64) for array in times]
+        self.panel = np.array([(array.ctypes.data, len(array)) for array in self._read])
+        named = [(buffer, panel.columns[name], 0) for name, buffer in plan.bar_columns.items()]
+        named += [(buffer, panel.event_columns[name], 1) for name, buffer in plan.event_columns.items()]
+        columns = [(buffer, np.ascontiguousarray(column, np.float64), of_events) for buffer, column, of_events in named]
+        self._read += [column for _, column, _ in columns]
+        leaves = [(buffer, column.ctypes.data, of_events) for buffer, column, of_events in columns]
+        steps = plan.steps
+        self.program = (
+            np.array([s.kind for s in steps], np.int64),
+            np.array([s.on for s in steps], np.int64),
+            np.array([_words(s) for s in steps], np.int64),
+            np.array([_numbers(s) for s in steps], np.float64),
+            np.array([compiled(s.operator) if s.operator else 0 for s in steps], np.int64),
+            np.array(plan.windows, np.int64),
+            np.array(leaves, np.int64).reshape(-1, 3),
+        )
+        total = len(panel.ts)
+        self.features = [np.empty(total, np.float64) for _ in plan.feature_set.features]
+        self.counts = np.zeros((2, total), np.int64)
+        longest = max(plan.windows, default=0)
+        self.events = int(_most_events(self.panel, plan.lookback, longest, rows)) if plan.windows else 0  # type: ignore[call-overload]
+
+
+def _words(step: Step) -> list[int]:
+    """The step's row of the machine's `at`."""
+    words = [0] * AT
+    words[0] = step.out if step.kind in (Kind.APPLY, Kind.SPREAD) else step.place
+    words[1 : 1 + len(step.inputs)] = step.inputs
+    if step.operator:
+        words[-1] = step.operator.reach(step.params) if step.operator.shape in BAR_SHAPES else step.operator.minimum
+    return words
+
+
+def _numbers(step: Step) -> list[float]:
+    """The step's parameters, as many as every step has."""
+    return [*map(float, step.params), *[0.0] * (PARAMS - len(step.params))]
+
+
 class _Worker:
-    """One thread's evaluation of a plan: its scratch buffers and constants."""
+    """One thread's evaluation of a plan: its buffers."""
 
-    def __init__(self, plan: Plan, panel: Panel, results: _Results) -> None:
-        self._plan = plan
-        self._panel = panel
-        self._results = results
-        self._pool: list[Floats] = []
-        self._constants: dict[str, Floats] = {}
+    def __init__(self, task: _Task) -> None:
+        plan, self._task = task.plan, task
+        room = task.rows + plan.lookback - 1
+        self._buffers = np.zeros(plan.buffers, np.int64)
+        self._kept = [np.full(max(room, task.events), value) for value in plan.constants.values()]
+        self._kept += [np.empty(room) for _ in plan.bar_buffers] + [np.empty(task.events) for _ in plan.event_buffers]
+        for buffer, array in zip((*plan.constants, *plan.bar_buffers, *plan.event_buffers), self._kept, strict=True):
+            self._buffers[buffer] = array.ctypes.data
+        offsets, windows = int(task.panel[0, 1]), len(plan.windows)
+        self._scratch = (
+            np.empty((3, offsets), np.int64),
+            np.empty((windows, room), np.int64),
+            np.empty((windows, room), np.int64),
+            np.empty((windows, room), np.int64),
+            np.zeros((machine.ON_WINDOWS + windows, machine.FRAME), np.int64),
+        )
 
-    def run(self, piece: Morsel) -> Block:
-        """The block of one morsel."""
-        panel = self._panel.slice(piece.first, piece.last, piece.start, piece.stop, self._plan.feature_set.event_window)
-        rows = len(panel.ts)
-        values: list[Floats] = []
-        windows: dict[int, Windows] = {}
-        borrowed: dict[int, Floats] = {}
-        for i, step in enumerate(self._plan.steps):
-            values.append(self._evaluate(i, step, panel, values, windows, borrowed))
-            for done in self._plan.free[i]:
-                if done in borrowed:
-                    self._pool.append(borrowed.pop(done))
-        block = self._finish(piece, values, rows)
-        self._pool.extend(borrowed.values())
-        return block
-
-    def _evaluate(
-        self, i: int, step: Step, panel: Panel, values: list[Floats], windows: dict[int, Windows], borrowed: dict[int, Floats]
-    ) -> Floats:
-        node, rows = step.node, len(panel.event_time) if step.on_events else len(panel.ts)
-        if node.domain is None:
-            rows = max(len(panel.ts), len(panel.event_time))
-        if node.operator is None:
-            if node.domain is None:
-                return self._constant(node.params[0], rows)
-            if not node.name:
-                return self._constant(1.0, rows)[:rows]
-            return (panel.columns if node.domain == BARS else panel.event_columns)[node.name]
-        borrowed[i] = self._buffer(rows)
-        out = borrowed[i][:rows]
-        inputs = [values[j] for j in step.inputs]
-        loop = compiled(node.operator)
-        if node.operator.shape in EVENT_SHAPES:
-            low, high, which = self._windows(panel, int(node.inputs[0].domain or 0), windows)
-            values_of_windows = self._buffer(len(low))
-            loop(values_of_windows[: len(low)], low, high, node.operator.minimum, *inputs, *node.params)
-            _spread(out, values_of_windows, which)
-            self._pool.append(values_of_windows)
-        elif node.operator.shape in BAR_SHAPES:
-            loop(out, panel.offsets, node.operator.reach(node.params), *(v[:rows] for v in inputs), *node.params)
-        else:
-            loop(out, *inputs, *node.params)
-        return out
-
-    def _windows(self, panel: Panel, length: int, windows: dict[int, Windows]) -> Windows:
-        """The distinct windows of the bars, each as its first event and the first behind it, and which one every bar has."""
-        if length not in windows:
-            low, high, which = (np.empty(len(panel.ts), np.int64) for _ in range(3))
-            count = int(_cut_windows(low, high, which, panel.offsets, panel.ts, panel.event_offsets, panel.event_time, length))  # type: ignore[call-overload]
-            windows[length] = low[:count], high[:count], which
-        return windows[length]
-
-    def _buffer(self, rows: int) -> Floats:
-        for k, buffer in enumerate(self._pool):
-            if len(buffer) >= rows:
-                return self._pool.pop(k)
-        return np.empty(rows, np.float64)
-
-    def _constant(self, value: float, rows: int) -> Floats:
-        found = self._constants.get(key := repr(value))  # -0.0 is equal to 0.0, but not the same bits
-        if found is None or len(found) < rows:
-            found = self._constants[key] = np.full(rows, value, np.float64)
-        return found
-
-    def _finish(self, piece: Morsel, values: list[Floats], rows: int) -> Block:
-        """The wanted rows of the results, in their place among those of all rows."""
-        plan, warm, start, stop = self._plan, piece.warm, piece.start + piece.warm, piece.stop
-        wanted = stop - start
-        flags = self._results.flags[start:stop]
-        flags[:] = 0
-        for bit, i in enumerate(plan.flags):
-            _raise_flag(flags, values[i][warm:rows], 1 << bit)
-        error = 1 << len(plan.flags)
+    def run(self, start: int, stop: int) -> Block:
+        """The block of rows `start` to `stop`."""
+        task = self._task
+        addresses = np.array([column.ctypes.data for column in task.features], np.int64)
+        flags = np.zeros(stop - start, np.int64)
+        results = addresses, flags, task.counts
+        _evaluate(start, stop, task.rows, task.plan.lookback, task.program, task.panel, self._buffers, self._scratch, results)
+        error = 1 << len(task.plan.feature_set.flags)
         features = []
-        for column, i in zip(self._results.features, plan.features, strict=True):
-            bitmap = np.zeros((wanted + 7) // 8, np.uint8)
-            missing = int(_pack_column(column[start:stop], bitmap, values[i][warm:rows], flags, error))  # type: ignore[call-overload]
-            features.append((column[start:stop], bitmap if missing else None, missing))
-        event_count, ohlcv_count = self._results.event_count[start:stop], self._results.ohlcv_count[start:stop]
-        event_count[:] = 0 if plan.event_count is None else values[plan.event_count][warm:rows]
-        ohlcv_count[:] = values[plan.ohlcv_count][warm:rows]
-        return Block(start, stop, tuple(features), flags, event_count, ohlcv_count)
+        for column in task.features:
+            values, bitmap = column[start:stop], np.empty((stop - start + 7) // 8, np.uint8)
+            missing = int(_pack(values, bitmap, flags, error))  # type: ignore[call-overload]
+            features.append((values, bitmap if missing else None, missing))
+        return Block(start, stop, tuple(features), flags, task.counts[1, start:stop], task.counts[0, start:stop])

@@ -2,7 +2,8 @@
 
 1. `parts` cuts the work into groups of instruments, or stretches of one long history with its lookback in front, each of at most so
    many bars as the memory allows.
-2. Each part is read, computed by the engine on its threads, and upserted in one transaction while the next one is computed.
+2. Each part is read and computed by the engine on its threads; `_regrouped` cuts what comes out into as many rows as the store likes to
+   write, and these are upserted in one transaction while the next are computed.
 3. Vectors that are there already, with the same bits, are left alone: a backfill that was killed is finished by running it again.
 """
 
@@ -21,7 +22,7 @@ import pyarrow.compute as pc
 from asof.engine.plan import Plan, plan
 from asof.errors import DefinitionError, NotFound, did_you_mean
 from asof.features.feature_set import FeatureSet
-from asof.jobs.panels import panel_of, sort_bars, vectors_of
+from asof.jobs.panels import NO_EVENTS, panel_of, sort_bars, sort_events, vectors_of
 from asof.records import BARS, EVENTS, QUALITY_LOG, UTC
 from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Changes, Selection, Store, vectors_table
 
@@ -33,13 +34,23 @@ MOST_PART_ROWS = 750_000
 
 @dataclass(frozen=True)
 class Part:
-    """Instruments, the times of the bars whose vectors are wanted, and from when on bars are read for the lookback."""
+    """Instruments, the times of the bars whose vectors are wanted, and from when on bars are read for the lookback.
+
+    `alone` tells whether there are no others between the first and the last of the instruments.
+    """
 
     instruments: tuple[str, ...]
+    alone: bool
     rows: int
     start: datetime | None = None
     end: datetime | None = None
     read_from: datetime | None = None
+
+    def selection(self, timeframe: str | None, start: datetime | None, end: datetime | None) -> Selection:
+        """The rows of the part's instruments in `[start, end]`."""
+        if self.alone:
+            return Selection(timeframe, start=start, end=end, span=(self.instruments[0], self.instruments[-1]))
+        return Selection(timeframe, self.instruments, start, end)
 
 
 @dataclass(frozen=True)
@@ -95,33 +106,59 @@ def backfill(
         raise NotFound(_nothing(store, timeframe, known, without))
     the_plan = plan(feature_set)
     spans = spans.filter(pc.is_in(spans["instrument_id"], pa.array(wanted)))
-    todo = list(parts(store, spans, timeframe, feature_set.lookback, part_rows(memory, len(feature_set.features)), start, end))
+    rows = part_rows(memory, len(feature_set.features))
+    todo = list(parts(store, spans, timeframe, feature_set.lookback, rows, start, end, alone=instruments is None))
     total, computed, changes = sum(p.rows for p in todo), 0, Changes()
     table = vectors_table(feature_set)
+    made = (_compute(store, the_plan, timeframe, part, now, pipeline_version, threads) for part in todo)
     with ThreadPoolExecutor(1, thread_name_prefix="asof-store") as writer:
         writing: Future[Changes] | None = None
-        for part, following in zip([None, *todo], [*todo, None], strict=True):
-            vectors = _compute(store, the_plan, timeframe, following, now, pipeline_version, threads) if following else None
-            if writing and part:
+        for vectors in _regrouped(made, store.write_rows):
+            if writing:
                 changes += writing.result()
-                progress(part.rows, total)
-            if vectors is not None:
-                writing = writer.submit(store.upsert, table, vectors, now)
-                computed += len(vectors)
+            progress(len(vectors), total)
+            writing = writer.submit(store.upsert, table, vectors, now)
+            computed += len(vectors)
+        changes += writing.result() if writing else Changes()
     return BackfillReport(computed, changes, without)
 
 
+def _regrouped(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """The rows of the tables in tables of just so many rows; the last may have fewer."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        while sum(map(len, waiting)) >= rows:
+            whole = pa.concat_tables(waiting)
+            yield whole.slice(0, rows)
+            waiting = [whole.slice(rows)]
+    rest = pa.concat_tables(waiting) if waiting else []
+    if len(rest):
+        yield rest
+
+
 def parts(
-    store: Store, spans: pa.Table, timeframe: str, lookback: int, rows: int, start: datetime | None, end: datetime | None
+    store: Store,
+    spans: pa.Table,
+    timeframe: str,
+    lookback: int,
+    rows: int,
+    start: datetime | None,
+    end: datetime | None,
+    *,
+    alone: bool,
 ) -> Iterator[Part]:
-    """The work in pieces of at most `rows` bars (a group always has one instrument at least), in the order of the instruments."""
+    """The work in pieces of at most `rows` bars (a group always has one instrument at least), in the order of the instruments.
+
+    `alone` tells whether the spans are of all instruments that have such bars.
+    """
     group: list[str] = []
     size = 0
     for span in spans.to_pylist():
         if (start and span["last"] < start) or (end and span["first"] > end):
             continue
         if size + span["bars"] > rows and group:
-            yield Part(tuple(group), size, start, end)
+            yield Part(tuple(group), alone, size, start, end)
             group, size = [], 0
         if span["bars"] > rows:
             yield from _stretches(store, timeframe, span["instrument_id"], lookback, rows, start, end)
@@ -129,7 +166,7 @@ def parts(
             group.append(span["instrument_id"])
             size += span["bars"]
     if group:
-        yield Part(tuple(group), size, start, end)
+        yield Part(tuple(group), alone, size, start, end)
 
 
 def _stretches(
@@ -140,7 +177,7 @@ def _stretches(
         last = following[0] - timedelta(microseconds=1) if following else None
         if (end and first > end) or (start and last and last < start):
             continue
-        yield Part((instrument,), rows, max(first, start) if start else first, min(filter(None, (last, end)), default=None), early)
+        yield Part((instrument,), True, rows, max(first, start) if start else first, min(filter(None, (last, end)), default=None), early)
 
 
 def _compute(
@@ -148,17 +185,17 @@ def _compute(
 ) -> pa.Table:
     feature_set = the_plan.feature_set
     columns = ("instrument_id", "ts", "available_at", *(c for c in the_plan.bar_columns if c in BARS.names))
-    chosen = Selection(timeframe, part.instruments, part.read_from, part.end)
-    bars, instruments, offsets = sort_bars(_joined(store.read(BARS_TABLE, chosen, columns)))
-    if not len(bars):
+    chosen = part.selection(timeframe, part.read_from, part.end)
+    bars = sort_bars(_joined(store.read(BARS_TABLE, chosen, columns, ordered=False)))
+    if not len(bars.table):
         return vectors_table(feature_set).schema.empty_table()
-    events = EVENTS.empty_table()
+    events = NO_EVENTS
     if feature_set.event_window:
-        ts = pc.min_max(bars["ts"]).as_py()
+        ts = pc.min_max(bars.table["ts"]).as_py()
         window = timedelta(microseconds=feature_set.event_window)
-        seen = Selection(instruments=part.instruments, start=ts["min"] - window, end=ts["max"])
-        events = _joined(store.read(EVENTS_TABLE, seen)) or events
-    panel = panel_of(the_plan, timeframe, bars, instruments, offsets, events)
+        seen = part.selection(None, ts["min"] - window, ts["max"])
+        events = sort_events(pa.concat_tables([EVENTS.empty_table(), *store.read(EVENTS_TABLE, seen, ordered=False)]))
+    panel = panel_of(the_plan, timeframe, bars, events)
     vectors = vectors_of(the_plan, panel, timeframe, bars, now, pipeline_version, threads)
     if part.start:
         vectors = vectors.filter(pc.greater_equal(vectors["ts"], pa.scalar(part.start, UTC)))

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from asof.engine.plan import plan
 from asof.errors import DataError
 from asof.features.feature_set import FeatureSet
-from asof.jobs.panels import merge_enrichments, panel_of, sort_bars, vectors_of
-from asof.records import EVENTS, ArrowStream, Frame
+from asof.jobs.panels import NO_EVENTS, SortedEvents, merge_enrichments, panel_of, sort_bars, sort_events, vectors_of
+from asof.records import ArrowStream, Frame
 from asof.sources.canonical import Batch, bars_of, events_of
 from asof.sources.columns import ColumnMapping
 
@@ -46,14 +46,14 @@ def compute(
         if len(frames) > 1:
             raise DataError(f"the bars are of several timeframes ({', '.join(frames)}): compute one at a time")
         text = frames[0] if frames else "1d"
-        sorted_bars, instruments, offsets = sort_bars(taken)
+        sorted_bars = sort_bars(taken)
         the_plan = plan(feature_set)
-        panel = panel_of(the_plan, text, sorted_bars, instruments, offsets, reading.result())
+        panel = panel_of(the_plan, text, sorted_bars, reading.result())
     return Frame(vectors_of(the_plan, panel, text, sorted_bars, datetime.now(UTC), "compute", threads))
 
 
-def _events(events: ArrowStream | None, mapping: ColumnMapping) -> pa.Table:
-    return EVENTS.empty_table() if events is None else merge_enrichments(_usable(events_of(pa.table(events), mapping), "events"))
+def _events(events: ArrowStream | None, mapping: ColumnMapping) -> SortedEvents:
+    return NO_EVENTS if events is None else sort_events(merge_enrichments(_usable(events_of(pa.table(events), mapping), "events")))
 
 
 def _usable(batch: Batch, what: str) -> pa.Table:

@@ -2,64 +2,96 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from asof.engine.layout import flag_numbers, known_since, offsets_of, order_of, surely_distinct
+from asof.engine.layout import Bytes, Spans, flag_numbers, grouped, is_sorted, known_since, off_grid, runs, surely_distinct
 from asof.engine.panel import Floats, Ints, Panel
 from asof.engine.plan import Plan
-from asof.engine.run import MORSEL_ROWS, Block, run_each
+from asof.engine.run import Block, block_rows, run_each
 from asof.errors import DataError
 from asof.records import EVENTS, UTC, floats, micros, one_chunk, vector_schema
 from asof.timeframes import grid, timeframe
 
 
+@dataclass(frozen=True)
+class SortedBars:
+    """Bars by instrument and time; each of the sorted `instruments` begins at its offset."""
+
+    table: pa.Table
+    instruments: pa.Array
+    offsets: Ints
+
+
+@dataclass(frozen=True)
+class SortedEvents:
+    """Events by instrument, time and id, as arrays; each of the sorted `instruments` begins at its offset."""
+
+    instruments: pa.Array
+    offsets: Ints
+    time: Ints
+    columns: Mapping[str, Floats]
+
+
 def _encoded(column: pa.ChunkedArray) -> tuple[pa.Array, Ints]:
-    """The distinct values of a column and, for each row, which it is."""
+    """The distinct values of a column, sorted, and for each row which it is."""
     if not len(column):
-        return pa.array([], pa.string()), np.zeros(0, np.int32)
+        return pa.array([], pa.string()), np.zeros(0, np.int64)
     coded = column.dictionary_encode().unify_dictionaries()
     chunks = [np.asarray(chunk.indices) for chunk in coded.chunks]
-    return coded.chunk(0).dictionary, chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
-
-
-def sort_bars(bars: pa.Table) -> tuple[pa.Table, pa.Array, Ints]:
-    """Bars sorted by instrument and time, the instruments, and the offsets at which each begins.
-
-    Raises `DataError` where two bars of an instrument open at one time.
-    """
-    names, codes = _encoded(bars["instrument_id"])
+    names = coded.chunk(0).dictionary
     order = np.asarray(pc.sort_indices(names)).astype(np.int64)
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
+    return names.take(pa.array(order)), rank[chunks[0] if len(chunks) == 1 else np.concatenate(chunks)]
+
+
+def _text(column: pa.ChunkedArray) -> tuple[Spans, Bytes]:
+    """A column of strings as Arrow holds it: where each begins, and their bytes."""
+    array = one_chunk(column)
+    _, spans, data = array.buffers()
+    return np.frombuffer(spans, np.int32)[array.offset : array.offset + len(array) + 1], np.frombuffer(data or b"", np.uint8)
+
+
+def sort_bars(bars: pa.Table) -> SortedBars:
+    """Bars sorted by instrument and time. Raises `DataError` where two bars of an instrument open at one time.
+
+    Bars mostly come in runs that are sorted, so runs are put in order before single bars are.
+    """
+    starts = runs(*_text(bars["instrument_id"])) if len(bars) else None
+    if starts is not None:
+        lengths = np.diff(starts, append=len(bars))
+        names, codes = _encoded(bars["instrument_id"].take(pa.array(starts)))
+        order = np.lexsort((micros(bars["ts"])[starts], codes))
+        begins = np.cumsum(lengths[order]) - lengths[order]
+        if (np.diff(order) != 1).any():
+            bars = bars.take(pa.array(np.repeat(starts[order] - begins, lengths[order]) + np.arange(len(bars))))
+        offsets = np.append(begins, len(bars))[np.searchsorted(codes[order], np.arange(len(names) + 1))]
+        if is_sorted(offsets, micros(bars["ts"])):
+            return SortedBars(bars, names, offsets)
+    names, codes = _encoded(bars["instrument_id"])
     ts = micros(bars["ts"])
-    offsets = offsets_of(codes, rank, ts)
-    if offsets is None:
-        rows = np.lexsort((ts, rank[codes]))
-        bars, codes, ts = bars.take(pa.array(rows)), codes[rows], ts[rows]
-        offsets = offsets_of(codes, rank, ts)
-    if offsets is None:
-        row = int(np.flatnonzero((np.diff(ts) == 0) & (np.diff(codes) == 0))[0])
-        twice = bars.slice(row, 1).to_pylist()[0]
-        raise DataError(f"two bars of {twice['instrument_id']} open at {twice['ts']}")
-    return bars, names.take(pa.array(order)), offsets
+    rows = np.lexsort((ts, codes))
+    bars, codes, ts = bars.take(pa.array(rows)), codes[rows], ts[rows]
+    twice = np.flatnonzero((np.diff(ts) == 0) & (np.diff(codes) == 0))
+    if len(twice):
+        row = bars.slice(int(twice[0]), 1).to_pylist()[0]
+        raise DataError(f"two bars of {row['instrument_id']} open at {row['ts']}")
+    return SortedBars(bars, names, np.searchsorted(codes, np.arange(len(names) + 1)))
 
 
 def merge_enrichments(events: pa.Table) -> pa.Table:
     """One row for each instrument and event: the place of its first enrichment, the scores of its newest."""
-    if len(events) < 2:
-        return events
     names, instrument = _encoded(events["instrument_id"])
-    ids = one_chunk(events["event_id"])
-    _, offsets, data = ids.buffers()
-    spans = np.frombuffer(offsets, np.int32)[ids.offset : ids.offset + len(ids) + 1]
-    if surely_distinct(instrument, spans, np.frombuffer(data or b"", np.uint8)):
+    if len(events) < 2 or surely_distinct(instrument, *_text(events["event_id"])):
         return events
     _, event = _encoded(events["event_id"])
-    key = event.astype(np.int64) * len(names) + instrument
+    key = event * len(names) + instrument
     scored = micros(events["scored_at_utc"])
     ties = [micros(pc.fill_null(events["event_time_utc"].cast(pa.int64()), 0))]
     ties += [floats(events[name]).view(np.int64) for name in ("confidence", "score")]
@@ -73,61 +105,73 @@ def merge_enrichments(events: pa.Table) -> pa.Table:
     return merged.set_column(merged.schema.get_field_index("enriched_at_utc"), "enriched_at_utc", pa.array(first).cast(UTC))
 
 
-def panel_of(plan: Plan, timeframe_text: str, bars: pa.Table, instruments: pa.Array, offsets: Ints, events: pa.Table) -> Panel:
-    """The panel of sorted bars (see `sort_bars`) and canonical events; events of instruments without bars are left out."""
-    ts, step = micros(bars["ts"]), grid(timeframe_text)
-    columns: dict[str, Floats] = {name: np.ascontiguousarray(floats(bars[name])) for name in plan.bar_columns if name != "grid_offset"}
-    if "grid_offset" in plan.bar_columns:
-        columns["grid_offset"] = (ts % step).astype(np.float64) if step else np.zeros(len(ts))
-    if not plan.feature_set.event_window:
-        events = EVENTS.empty_table()
-    code = np.asarray(pc.fill_null(pc.index_in(events["instrument_id"].combine_chunks(), instruments), -1)).astype(np.int64)
-    if (code < 0).any():
-        events, code = events.filter(pa.array(code >= 0)), code[code >= 0]
+def sort_events(events: pa.Table) -> SortedEvents:
+    """Events (one row for each instrument and event) sorted by instrument, time and id."""
+    names, codes = _encoded(events["instrument_id"])
     time = micros(events["enriched_at_utc"])
-    order, tied = order_of(code, time)
+    order, offsets, tied = grouped(codes, time, len(names))
     if len(tied):
-        ids = np.asarray(pc.rank(events["event_id"].combine_chunks().take(pa.array(order[tied])), tiebreaker="dense")).astype(np.int64)
-        order[tied] = order[tied][np.lexsort((ids, time[order[tied]], code[order[tied]]))]
-    event_columns = {
-        "sentiment": floats(events["score"])[order],
-        "confidence": floats(events["confidence"])[order],
-        "clock_skew": _clock_skew(events["event_time_utc"], time)[order],
-    }
-    event_offsets = np.concatenate(([0], np.cumsum(np.bincount(code, minlength=len(instruments))))).astype(np.int64)
-    return Panel(offsets, ts, columns, event_offsets, time[order], event_columns, step)
+        ids = np.asarray(pc.rank(one_chunk(events["event_id"]).take(pa.array(order[tied])), tiebreaker="dense")).astype(np.int64)
+        order[tied] = order[tied][np.lexsort((ids, time[order[tied]], codes[order[tied]]))]
+    happened = events["event_time_utc"]
+    skew = np.zeros(len(events)) if happened.null_count == len(events) else _clock_skew(happened, time)[order]
+    columns = {"sentiment": floats(events["score"])[order], "confidence": floats(events["confidence"])[order], "clock_skew": skew}
+    return SortedEvents(names, offsets, time[order], columns)
 
 
 def _clock_skew(happened: pa.ChunkedArray, enriched: Ints) -> Floats:
     """By how many microseconds each event claims to have happened after it was enriched."""
-    if happened.null_count == len(happened):
-        return np.zeros(len(enriched))
     skew: Floats = np.maximum(micros(pc.fill_null(happened.cast(pa.int64()), 0)) - enriched, 0).astype(np.float64)
     return skew
 
 
+NO_EVENTS = sort_events(EVENTS.empty_table())
+"""What a feature set without events sees."""
+
+
+def panel_of(plan: Plan, timeframe_text: str, bars: SortedBars, events: SortedEvents) -> Panel:
+    """The panel of bars and events; events of instruments without bars are left out."""
+    ts, step = micros(bars.table["ts"]), grid(timeframe_text)
+    columns: dict[str, Floats] = {name: floats(bars.table[name]) for name in plan.bar_columns if name != "grid_offset"}
+    if "grid_offset" in plan.bar_columns:
+        columns["grid_offset"] = off_grid(ts, step) if step else np.zeros(len(ts))
+    return Panel(bars.offsets, ts, columns, _event_spans(bars.instruments, events), events.time, events.columns, step)
+
+
+def _event_spans(instruments: pa.Array, events: SortedEvents) -> Ints:
+    """The first event of each instrument and the one behind its last; for one without events, both where its would be."""
+    group = np.asarray(pc.fill_null(pc.index_in(instruments, events.instruments), -1)).astype(np.int64)
+    stops = np.maximum.accumulate(np.where(group < 0, 0, events.offsets[group + 1]))
+    starts = np.where(group < 0, stops, events.offsets[group])
+    return np.stack((starts, stops))
+
+
 def vectors_of(
-    plan: Plan, panel: Panel, timeframe_text: str, bars: pa.Table, computed_at: datetime, pipeline_version: str, threads: int | None = None
+    plan: Plan,
+    panel: Panel,
+    timeframe_text: str,
+    bars: SortedBars,
+    computed_at: datetime,
+    pipeline_version: str,
+    threads: int | None = None,
 ) -> pa.Table:
     """The vectors of sorted bars, one row a bar in their order, computed and laid out on `threads` threads."""
-    feature_set = plan.feature_set
+    feature_set, step = plan.feature_set, timeframe(timeframe_text)
     schema = vector_schema(tuple(feature_set.features))
-    known = pc.add(bars["ts"].cast(pa.int64()), timeframe(timeframe_text)).cast(UTC)
-    if bars["available_at"].null_count < len(bars):
-        told = micros(pc.coalesce(bars["available_at"], known))
-        known = pa.chunked_array([pa.array(known_since(told, panel.offsets, plan.lookback)).cast(UTC)])
-    instrument, ts, available = (one_chunk(column) for column in (bars["instrument_id"], bars["ts"], known))
-    repeated = [
-        pa.repeat(pa.scalar(v, t), MORSEL_ROWS)
-        for v, t in ((timeframe_text, pa.string()), (computed_at, UTC), (pipeline_version, pa.string()))
-    ]
+    known = None
+    if bars.table["available_at"].null_count < len(panel.ts):
+        told = micros(pc.coalesce(bars.table["available_at"], pa.chunked_array([pa.array(panel.ts + step).cast(UTC)])))
+        known = known_since(told, panel.offsets, plan.lookback)
+    instrument, ts = (one_chunk(bars.table[name]) for name in ("instrument_id", "ts"))
+    constants = (pa.scalar(timeframe_text), pa.scalar(computed_at, UTC), pa.scalar(pipeline_version))
+    repeated = [pa.repeat(constant, block_rows(plan, panel, threads)) for constant in constants]
     names = sorted(feature_set.flag_names)
     labels = pa.array(names, pa.string())
     bits = np.array([feature_set.flag_names.index(n) for n in names])
 
     def batch(block: Block) -> pa.RecordBatch:
         start, rows = block.start, block.stop - block.start
-        frame, when, version = (c.slice(0, rows) for c in repeated)
+        frame, when, version = (column.slice(0, rows) for column in repeated)
         offsets, values = flag_numbers(block.flags, bits)
         lists = pa.ListArray.from_arrays(pa.array(offsets), labels.take(pa.array(values)))
         features = [
@@ -135,17 +179,8 @@ def vectors_of(
             for column, bitmap, missing in block.features
         ]
         counts = (pa.array(block.event_count), pa.array(block.ohlcv_count))
-        columns = [
-            instrument.slice(start, rows),
-            frame,
-            ts.slice(start, rows),
-            *features,
-            lists,
-            *counts,
-            available.slice(start, rows),
-            when,
-            version,
-        ]
-        return pa.record_batch(columns, schema=schema)
+        available = panel.ts[start : block.stop] + step if known is None else known[start : block.stop]
+        keys = (instrument.slice(start, rows), frame, ts.slice(start, rows))
+        return pa.record_batch([*keys, *features, lists, *counts, pa.array(available).cast(UTC), when, version], schema=schema)
 
     return pa.Table.from_batches(run_each(plan, panel, batch, threads), schema)

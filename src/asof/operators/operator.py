@@ -10,9 +10,13 @@ LOGIC    `kernel(a, b) -> float`              nothing: the kernel sees missing v
 SERIES   `kernel(out, x, ..., *params)`       one instrument at a time; a row without its whole window, or
                                               with a missing value inside it, becomes missing
 RAW      `kernel(out, x, ..., *params)`       one instrument at a time; nothing else
-WINDOW   `kernel(x, ..., *params) -> float`   the events of one window; missing when fewer than `minimum`, or
-                                              one of them is missing
-TALLY    `kernel(x, ..., *params) -> float`   the events of one window, missing ones among them
+COUNT    `kernel(x) -> bool`                  one event at a time, missing ones among them: how many count
+SUM      `kernel(x) -> float`                 the exact sum of a window's events; taken from running totals where
+                                              those are exact, too
+MOMENT   `kernel(n, *sums) -> float`          how many events a window has, and their exact sums; missing when
+                                              fewer than `minimum`, or one of them is missing
+WINDOW   `kernel(x, ..., *sums, *params)`     the events of a window themselves; missing as for MOMENT
+         `-> float`
 ======== ==================================== =========================================================
 
 Booleans are 1.0 and 0.0. NaN is a missing value and inf an error (a division by zero, an overflow): both pass through every
@@ -33,11 +37,13 @@ class Shape(Enum):
     LOGIC = "logic"
     SERIES = "series"
     RAW = "raw"
+    COUNT = "count"
+    SUM = "sum"
+    MOMENT = "moment"
     WINDOW = "window"
-    TALLY = "tally"
 
 
-EVENT_SHAPES = (Shape.WINDOW, Shape.TALLY)
+EVENT_SHAPES = (Shape.COUNT, Shape.SUM, Shape.MOMENT, Shape.WINDOW)
 BAR_SHAPES = (Shape.SERIES, Shape.RAW)
 
 
@@ -85,8 +91,9 @@ DDOF = Param("ddof", minimum=0, maximum=1, default=1)
 class Operator:
     """One primitive of the language.
 
-    `inputs` names the expressions it takes, the first being the one the method is called on. `symbol` is how the text form
-    writes it when it is not a method. `version` counts changes of meaning: it is part of every fingerprint.
+    `inputs` names the expressions it takes, the first being the one the method is called on. `sums` are the exact sums over a
+    window that a kernel takes, each of the product of the inputs it names. `symbol` is how the text form writes it when
+    it is not a method. `version` counts changes of meaning: it is part of every fingerprint.
     """
 
     name: str
@@ -94,14 +101,15 @@ class Operator:
     kernel: Callable[..., object]
     inputs: tuple[str, ...] = ("x",)
     params: tuple[Param, ...] = ()
+    sums: tuple[tuple[str, ...], ...] = ()
     symbol: str | None = None
     minimum: int = 0
     version: int = 1
 
     @property
     def key(self) -> str:
-        """The name that fingerprints use: unlike `name`, no two operators share it."""
-        return f"{self.shape.value}.{self.name}/{len(self.inputs)}"
+        """The name that fingerprints use: unlike `name`, no two operators share it. It tells nothing of how the operator is computed."""
+        return f"{'events.' if self.shape in EVENT_SHAPES else ''}{self.name}/{len(self.inputs)}"
 
     @property
     def signature(self) -> str:

@@ -18,11 +18,23 @@ def add_into(out, x):
         out[i] += x[i]
 
 
+def add_four_into(out, a, b, c, d):
+    """out += a, then b, c and d: what four calls of `add_into` give, with the sum kept at hand in between."""
+    for i in range(len(out)):
+        out[i] = (((out[i] + a[i]) + b[i]) + c[i]) + d[i]
+
+
 def add_square_into(out, x, centre):
     """out += (x - centre)**2, element by element."""
     for i in range(len(out)):
-        d = x[i] - centre[i]
-        out[i] += d * d
+        out[i] += (x[i] - centre[i]) * (x[i] - centre[i])
+
+
+def add_four_squares_into(out, a, b, c, d, centre):
+    """out += (a - centre)**2, then those of b, c and d."""
+    for i in range(len(out)):
+        p, q, r, s = a[i] - centre[i], b[i] - centre[i], c[i] - centre[i], d[i] - centre[i]
+        out[i] = (((out[i] + p * p) + q * q) + r * r) + s * s
 
 
 def keep_smaller(out, x):
@@ -44,7 +56,10 @@ def rolling_sum(out, x, n):
         last = min(first + BLOCK, rows)
         block = out[first + n - 1 : last + n - 1]
         block[:] = x[first:last]
-        for k in range(1, n):
+        for k in range(1, n - 3, 4):
+            a, b, c, d = x[first + k :], x[first + k + 1 :], x[first + k + 2 :], x[first + k + 3 :]
+            add_four_into(block, a, b, c, d)
+        for k in range(n - (n - 1) % 4, n):
             add_into(block, x[first + k : last + k])
 
 
@@ -63,9 +78,13 @@ def rolling_var(out, x, n, ddof):
     for first in range(0, rows, BLOCK):
         last = min(first + BLOCK, rows)
         block = out[first + n - 1 : last + n - 1]
+        middle = centre[first + n - 1 : last + n - 1]
         block[:] = 0.0
-        for k in range(n):
-            add_square_into(block, x[first + k : last + k], centre[first + n - 1 : last + n - 1])
+        for k in range(0, n - 3, 4):
+            a, b, c, d = x[first + k :], x[first + k + 1 :], x[first + k + 2 :], x[first + k + 3 :]
+            add_four_squares_into(block, a, b, c, d, middle)
+        for k in range(n - n % 4, n):
+            add_square_into(block, x[first + k : last + k], middle)
         for i in range(len(block)):
             block[i] = block[i] / (n - ddof)
 

@@ -1,7 +1,7 @@
-"""Event operators: the events of one window in, one number out. Sums run from the oldest event to the newest.
+"""Event operators: the events of one window in, one number out.
 
-Scores cancel (0.4 and -0.4), so a plain sum can lose every digit: sums here carry their rounding error along (Knuth's TwoSum,
-Ogita, Rump and Oishi 2005).
+Scores cancel (0.4 and -0.4), so a plain sum can lose every digit, and a sum that is rounded at each step depends on where it began.
+Sums here are exact and rounded once, as `math.fsum` is (Shewchuk 1997): no order and no start changes a bit of them.
 """
 
 import math
@@ -10,71 +10,83 @@ from asof.operators.operator import DDOF, Operator, Shape
 
 
 def total(x):
-    """The sum of the values, the rounding error carried along; 0 for no events."""
-    high = 0.0
-    low = 0.0
+    """The exact sum of the values, rounded once; 0 for no events.
+
+    `parts` add up to the sum so far and do not overlap, the smallest first.
+    """
+    parts = [0.0] * 0
     for i in range(len(x)):
-        value = x[i]
-        new = high + value
-        part = new - high
-        low += (high - (new - part)) + (value - part)
+        high = x[i]
+        kept = 0
+        for k in range(len(parts)):
+            larger, smaller = (high, parts[k]) if abs(high) >= abs(parts[k]) else (parts[k], high)
+            high = larger + smaller
+            low = smaller - (high - larger)
+            if low != 0.0:
+                parts[kept] = low
+                kept += 1
+        del parts[kept:]
+        if high != 0.0:
+            parts.append(high)
+    return rounded(parts)
+
+
+def rounded(parts):
+    """The sum of parts that do not overlap, rounded once: to even where it lies half-way, but for what lies below the half."""
+    k = len(parts) - 1
+    high = parts[k] if k >= 0 else 0.0
+    low = 0.0
+    while k > 0 and low == 0.0:
+        k -= 1
+        new = high + parts[k]
+        low = parts[k] - (new - high)
         high = new
-    return high + low
+    if k > 0 and low * parts[k - 1] > 0.0:
+        twice = high + 2.0 * low
+        if twice - high == 2.0 * low:
+            return twice
+    return high
 
 
-def weighted_total(x, weight):
+def weighted_total(n, products):
     """The sum of value times weight; 0 for no events."""
-    high = 0.0
-    low = 0.0
-    for i in range(len(x)):
-        value = x[i] * weight[i]
-        new = high + value
-        part = new - high
-        low += (high - (new - part)) + (value - part)
-        high = new
-    return high + low
+    return products
 
 
 def count(x):
     """How many events have a value; 0 for none, never missing."""
-    present = 0.0
-    for i in range(len(x)):
-        if x[i] == x[i]:
-            present += 1.0
-    return present
+    return x == x
 
 
-def mean(x):
+def mean(n, values):
     """The arithmetic mean; missing when there is no event."""
-    return total(x) / len(x)
+    return values / n
 
 
-def weighted_mean(x, weight):
+def weighted_mean(n, products, weights, values):
     """sum(x * weight) / sum(weight), or the plain mean where the weights sum to 0; missing when there is no event."""
-    weights = total(weight)
-    return weighted_total(x, weight) / weights if weights != 0.0 else mean(x)
+    return products / weights if weights != 0.0 else values / n
 
 
-def var(x, ddof):
+def var(x, values, ddof):
     """The variance about the mean, divided by the number of events less `ddof`; missing for fewer than 2 events."""
-    centre = mean(x)
+    centre = values / len(x)
     squares = 0.0
     for i in range(len(x)):
         squares += (x[i] - centre) * (x[i] - centre)
     return squares / (len(x) - ddof)
 
 
-def std(x, ddof):
+def std(x, values, ddof):
     """The standard deviation: the square root of `var`; missing for fewer than 2 events."""
-    return math.sqrt(var(x, ddof))
+    return math.sqrt(var(x, values, ddof))
 
 
-def weighted_std(x, weight):
+def weighted_std(x, weight, products, weights, values):
     """The weighted population deviation about the weighted mean (the plain one where the weights sum to 0); needs 2 events."""
-    weights = total(weight)
     if weights == 0.0:
-        return std(x, 0)
-    centre = weighted_mean(x, weight)
+        return std(x, values, 0)
+    centre = products / weights
     squares = 0.0
     for i in range(len(x)):
         squares += weight[i] * (x[i] - centre) * (x[i] - centre)
@@ -104,16 +116,18 @@ def last(x):
 
 
 _WEIGHTED = ("x", "weight")
+_SUM = (("x",),)
+_WEIGHTED_SUMS = (_WEIGHTED, ("weight",), ("x",))
 
 OPERATORS = (
-    Operator("count", Shape.TALLY, count),
-    Operator("sum", Shape.WINDOW, total),
-    Operator("sum", Shape.WINDOW, weighted_total, _WEIGHTED),
-    Operator("mean", Shape.WINDOW, mean, minimum=1),
-    Operator("mean", Shape.WINDOW, weighted_mean, _WEIGHTED, minimum=1),
-    Operator("var", Shape.WINDOW, var, params=(DDOF,), minimum=2),
-    Operator("std", Shape.WINDOW, std, params=(DDOF,), minimum=2),
-    Operator("std", Shape.WINDOW, weighted_std, _WEIGHTED, minimum=2),
+    Operator("count", Shape.COUNT, count),
+    Operator("sum", Shape.SUM, total),
+    Operator("sum", Shape.MOMENT, weighted_total, _WEIGHTED, sums=(_WEIGHTED,)),
+    Operator("mean", Shape.MOMENT, mean, sums=_SUM, minimum=1),
+    Operator("mean", Shape.MOMENT, weighted_mean, _WEIGHTED, sums=_WEIGHTED_SUMS, minimum=1),
+    Operator("var", Shape.WINDOW, var, params=(DDOF,), sums=_SUM, minimum=2),
+    Operator("std", Shape.WINDOW, std, params=(DDOF,), sums=_SUM, minimum=2),
+    Operator("std", Shape.WINDOW, weighted_std, _WEIGHTED, sums=_WEIGHTED_SUMS, minimum=2),
     Operator("min", Shape.WINDOW, smallest, minimum=1),
     Operator("max", Shape.WINDOW, largest, minimum=1),
     Operator("last", Shape.WINDOW, last, minimum=1),

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asof.errors import DataError, DefinitionError
-from asof.records import BARS, EVENTS, PRICES, UTC, Checked, Refusals, Rows, check_bars, check_events, nulls, one_chunk
+from asof.records import BARS, EVENTS, PRICES, UTC, Checked, Refusals, Rows, check_bars, check_events, nulls, one_chunk, repeated
 from asof.sources.columns import ColumnMapping, Reader
 from asof.timeframes import timeframe as check_timeframe
 
@@ -50,7 +50,7 @@ def bars_of(table: pa.Table, mapping: ColumnMapping, timeframe: str | None = Non
 
 def _source(reader: Reader, rows: int, source: str | None) -> pa.ChunkedArray | pa.Array:
     if source is not None:
-        return pa.repeat(pa.scalar(source), rows)
+        return repeated(source, rows)
     return reader.text("source") if reader.has("source") else nulls(rows, pa.string())
 
 
@@ -60,7 +60,7 @@ def _timeframes(reader: Reader, rows: int, timeframe: str | None) -> pa.ChunkedA
         named = [t for t in reader.text("timeframe").unique().to_pylist() if t != timeframe] if reader.has("timeframe") else []
         if named:
             raise DataError(f"the bars are said to be {timeframe}, but their timeframe column holds {named[0]!r}")
-        return pa.repeat(pa.scalar(timeframe), rows)
+        return repeated(timeframe, rows)
     if not reader.has("timeframe"):
         raise DataError("the bars have no timeframe column: say which they are, such as --timeframe 1d")
     column = reader.text("timeframe")

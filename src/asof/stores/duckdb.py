@@ -29,6 +29,8 @@ WRITE_AHEAD = "256MB"
 """How far the write-ahead log grows before it is folded into the file: at DuckDB's 16 MB a backfill spends a sixth of its time on that."""
 BATCH_ROWS = 500_000
 """Rows of a table that `read` yields."""
+ROW_GROUP = 122_880
+"""Rows of a block of DuckDB's. A write that leaves one half full has it written again later."""
 
 _LOGS = {"quarantine": QUARANTINE, "feature_quality_log": QUALITY_LOG}
 _CREATE = """
@@ -43,11 +45,13 @@ CREATE TABLE IF NOT EXISTS registry (
 class DuckDBStore:
     """A store in a DuckDB file, or in memory (`duckdb://`). See `asof.stores.store.Store` for the methods."""
 
+    write_rows = 4 * ROW_GROUP
+
     def __init__(self, path: str | Path | None, *, memory: str | None = None, threads: int | None = None, read_only: bool = False) -> None:
         self.url = "duckdb://" if path is None else f"duckdb:///{path}"
         self._lock = threading.RLock()
         self._depth = 0
-        config: dict[str, str | bool | int | float | list[str]] = {"preserve_insertion_order": False, "checkpoint_threshold": WRITE_AHEAD}
+        config: dict[str, str | bool | int | float | list[str]] = {"checkpoint_threshold": WRITE_AHEAD}
         if memory:
             config["memory_limit"] = memory
         if threads:
@@ -136,7 +140,7 @@ class DuckDBStore:
         """See `Store.upsert`."""
         with self.transaction():
             if isinstance(rows, pa.Table):
-                with self._seen_as("staged", rows):
+                with self._seen_as("staged", rows.combine_chunks()):  # DuckDB reads one chunk on many threads, many on one
                     return self._merge(table, known_at)
             self._stage(table, rows)
             repeats, refused = self._settle_repeats(table)
@@ -185,44 +189,41 @@ class DuckDBStore:
 
     def _merge(self, table: Table, known_at: datetime) -> Changes:
         """Compare the staged rows with the current ones; write what is new or changed, and keep what a change supersedes."""
-        connection, name = self._connection, quoted(table.name)
-        time = "ts" if "ts" in table.schema.names else "enriched_at_utc"
+        name = quoted(table.name)
         staged, bounded, bounds = self._bounds(table)
-        order = listed(dict.fromkeys(("instrument_id", *(("timeframe",) if "timeframe" in table.key else ()), time)))
-        columns = listed(table.schema.names)
-        there = connection.execute(f"SELECT 1 FROM main.{name} WHERE {bounded} LIMIT 1", bounds).fetchone()
-        if not there:
-            sorting = f" ORDER BY {order}" if table in (BARS_TABLE, EVENTS_TABLE) else ""
-            connection.execute(f"INSERT INTO main.{name} SELECT {columns}, ? FROM staged{sorting}", [known_at])
+        current = f"(SELECT * FROM main.{name} WHERE {bounded})"
+        columns = listed(table.schema.names, "s")
+        order = f" ORDER BY {listed(_in_order(table), 's')}" if table in (BARS_TABLE, EVENTS_TABLE) else ""  # vectors come in order
+        if not self._rows(f"SELECT 1 FROM {current} LIMIT 1", bounds):
+            self._connection.execute(f"INSERT INTO main.{name} SELECT {columns}, ? FROM staged s{order}", [known_at])
             return Changes(inserted=staged)
         source = "staged"
         if table is EVENTS_TABLE:
-            connection.execute(f"CREATE OR REPLACE TEMP VIEW placed AS {place_events()}")
+            self._connection.execute(f"CREATE OR REPLACE TEMP VIEW placed AS {place_events()}")
             source = "placed"
-        differs = " OR ".join(f"s.{quoted(c)} IS DISTINCT FROM m.{quoted(c)}" for c in table.compared)
         match = " AND ".join(f"s.{quoted(c)} = m.{quoted(c)}" for c in table.key)
-        connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE fresh AS SELECT {listed(table.schema.names, 's')},"
-            f" CASE WHEN m.known_from IS NULL THEN ? ELSE greatest(?, m.known_from + INTERVAL 1 MICROSECOND) END AS known_from,"
-            f" m.known_from IS NOT NULL AS corrects"
-            f" FROM {source} s LEFT JOIN (SELECT * FROM main.{name} WHERE {bounded}) m ON {match}"
-            f" WHERE m.known_from IS NULL OR {differs}",
-            [known_at, known_at, *bounds],
-        )
-        counts = connection.execute("SELECT count(*) FILTER (NOT corrects), count(*) FILTER (corrects) FROM fresh").fetchone()
-        assert counts is not None
-        inserted, corrected = counts
+        differs = " OR ".join(f"s.{quoted(c)} IS DISTINCT FROM m.{quoted(c)}" for c in table.compared)
+        counted = f"SELECT count(*), count(*) FILTER ({differs}) FROM {source} s JOIN {current} m ON {match}"
+        known, corrected = (column[0].as_py() for column in self._connection.sql(counted, params=bounds).to_arrow_table().columns)
+        if known < staged:
+            unknown = f"SELECT {columns}, ? FROM {source} s ANTI JOIN {current} m ON {match}{order}"
+            self._connection.execute(f"INSERT INTO main.{name} {unknown}", [known_at, *bounds])
         if corrected:
-            same = " AND ".join(f"f.{quoted(c)} = m.{quoted(c)}" for c in table.key)
-            connection.execute(
-                f"INSERT INTO history.{name} SELECT {listed(table.schema.names, 'm')}, m.known_from, f.known_from"
-                f" FROM main.{name} m JOIN fresh f ON {same} WHERE f.corrects"
-            )
-            connection.execute(f"DELETE FROM main.{name} m USING fresh f WHERE f.corrects AND {same}")
-        if inserted or corrected:
-            connection.execute(f"INSERT INTO main.{name} SELECT {columns}, known_from FROM fresh ORDER BY {order}")
+            self._correct(table, f"{source} s JOIN {current} m ON {match} WHERE {differs}", bounds, known_at)
+        return Changes(staged - known, corrected, known - corrected)
+
+    def _correct(self, table: Table, found: str, bounds: list[object], known_at: datetime) -> None:
+        """Move the current rows `m` that staged rows `s` differ from to the history, and put those in their place."""
+        connection, name = self._connection, quoted(table.name)
+        since = "greatest(?, m.known_from + INTERVAL 1 MICROSECOND) AS known_from"
+        columns = listed(table.schema.names, "s")
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE fresh AS SELECT {columns}, {since} FROM {found}", [known_at, *bounds])
+        same = " AND ".join(f"f.{quoted(c)} = m.{quoted(c)}" for c in table.key)
+        past = f"SELECT {listed(table.schema.names, 'm')}, m.known_from, f.known_from FROM main.{name} m JOIN fresh f ON {same}"
+        connection.execute(f"INSERT INTO history.{name} {past}")
+        connection.execute(f"DELETE FROM main.{name} m USING fresh f WHERE {same}")
+        connection.execute(f"INSERT INTO main.{name} SELECT * FROM fresh ORDER BY {listed(_in_order(table))}")
         _drop(connection, "fresh")
-        return Changes(inserted, corrected, staged - inserted - corrected)
 
     def _bounds(self, table: Table) -> tuple[int, str, list[object]]:
         """How many rows are staged, and a condition that keeps the search for their keys to the blocks that can hold them."""
@@ -232,19 +233,19 @@ class DuckDBStore:
         staged, *bounds = (column[0].as_py() for column in found.columns)
         return staged, " AND ".join(f"{quoted(k)} BETWEEN ? AND ?" for k in keys), bounds
 
-    def read(self, table: Table, selection: Selection, columns: tuple[str, ...] | None = None) -> Iterator[pa.Table]:
+    def read(
+        self, table: Table, selection: Selection, columns: tuple[str, ...] | None = None, *, ordered: bool = True
+    ) -> Iterator[pa.Table]:
         """See `Store.read`."""
         time = "ts" if "ts" in table.schema.names else "enriched_at_utc"
-        tie = "" if "ts" in table.schema.names else ", event_id"
+        order = f" ORDER BY instrument_id, {time}{'' if 'ts' in table.schema.names else ', event_id'}" if ordered else ""
         where, parameters = condition(table, selection, time, _among)
         names = listed(columns or table.schema.names)
         source, known = revisions(table, selection, "main.")
         cursor = self._connection.cursor()
         try:
             with self._errors(_cannot_read):
-                found = cursor.sql(
-                    f"SELECT {names} FROM {source} WHERE {where} ORDER BY instrument_id, {time}{tie}", params=[*known, *parameters]
-                )
+                found = cursor.sql(f"SELECT {names} FROM {source} WHERE {where}{order}", params=[*known, *parameters])
                 for batch in found.to_arrow_reader(BATCH_ROWS):
                     yield _typed(pa.Table.from_batches([batch]), table)
         finally:
@@ -354,6 +355,12 @@ class DuckDBStore:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _in_order(table: Table) -> tuple[str, ...]:
+    """The columns by which a table's rows are written, so that blocks hold what is read together."""
+    time = "ts" if "ts" in table.schema.names else "enriched_at_utc"
+    return tuple(dict.fromkeys(("instrument_id", *(("timeframe",) if "timeframe" in table.key else ()), time)))
 
 
 def _typed(found: pa.Table, table: Table) -> pa.Table:

@@ -31,6 +31,8 @@ LOGS = {"quarantine": QUARANTINE, "feature_quality_log": QUALITY_LOG}
 ENTITIES = pa.schema([("instrument_id", pa.string()), ("event_timestamp", UTC), ("row", pa.int64())])
 SPANS = pa.schema([("instrument_id", pa.string()), ("timeframe", pa.string()), ("bars", pa.int64()), ("first", UTC), ("last", UTC)])
 
+BYTEWISE = 'instrument_id COLLATE "C"'
+"""Instruments in the order that Arrow and Python have; the bars' table of another program may have another."""
 SPANS_SQL = """
 SELECT instrument_id, timeframe, count(*), min(ts), max(ts) FROM ohlcv
 WHERE ?::text IS NULL OR timeframe = ? GROUP BY instrument_id, timeframe ORDER BY instrument_id COLLATE "C", timeframe COLLATE "C"
@@ -94,6 +96,8 @@ WHERE tgrelid IN ('ohlcv'::regclass, 'events'::regclass, 'feature_vectors'::regc
 class PostgresStore:
     """A store in a PostgreSQL database, which `asof migrate` has prepared. See `asof.stores.store.Store` for the methods."""
 
+    write_rows = 250_000
+
     def __init__(self, url: str) -> None:
         self._server = Server(url)
         self.url = self._server.url
@@ -142,19 +146,20 @@ class PostgresStore:
         assert window is None or isinstance(window, timedelta)
         return Vectors(table.name, tuple(features), window // timedelta(microseconds=1) if window else 0)
 
-    def read(self, table: Table, selection: Selection, columns: tuple[str, ...] | None = None) -> Iterator[pa.Table]:
+    def read(
+        self, table: Table, selection: Selection, columns: tuple[str, ...] | None = None, *, ordered: bool = True
+    ) -> Iterator[pa.Table]:
         """See `Store.read`."""
         with self._server.connection() as connection:
             layout = self._layout(connection, table)
             names = columns or tuple(table.schema.names)
             source, known = revisions(layout.stored, selection)
-            where, parameters = condition(layout.stored, selection, layout.time, _among)
+            where, parameters = condition(layout.stored, selection, layout.time, _among, BYTEWISE)
             only, version = layout.only()
-            tie = "" if layout.time == "ts" else ', event_id COLLATE "C"'
-            sql = (
-                f"SELECT {layout.columns(names, 'm')} FROM {source} AS m WHERE {where} AND {only}"
-                f' ORDER BY instrument_id COLLATE "C", {layout.time}{tie}'
-            )
+            sql = f"SELECT {layout.columns(names, 'm')} FROM {source} AS m WHERE {where} AND {only}"
+            if ordered:
+                tie = "" if layout.time == "ts" else ', event_id COLLATE "C"'
+                sql += f" ORDER BY {BYTEWISE}, {layout.time}{tie}"
             yield from copied_out(connection, sql, [*known, *parameters, *version], _schema(table, names), BATCH_ROWS)
 
     def as_of(self, table: Table, entities: pa.Table, timeframe: str, columns: tuple[str, ...]) -> pa.Table:

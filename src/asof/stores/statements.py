@@ -74,8 +74,8 @@ def place_events() -> str:
     )
 
 
-def condition(table: Table, selection: Selection, time: str, among: Among) -> tuple[str, list[object]]:
-    """The condition of a selection, and its parameters; `among` is how a store asks for some instruments."""
+def condition(table: Table, selection: Selection, time: str, among: Among, instrument: str = "instrument_id") -> tuple[str, list[object]]:
+    """The condition of a selection, and its parameters; `among` is how a store asks for some instruments, `instrument` compares them."""
     parts, parameters = ["true"], list[object]()
     if selection.timeframe is not None and "timeframe" in table.schema.names:
         parts.append("timeframe = ?")
@@ -84,6 +84,9 @@ def condition(table: Table, selection: Selection, time: str, among: Among) -> tu
         part, names = among(sorted(selection.instruments))
         parts.append(part)
         parameters += names
+    if selection.span is not None:
+        parts.append(f"{instrument} BETWEEN ? AND ?")
+        parameters += selection.span
     for bound, symbol in ((selection.start, ">="), (selection.end, "<=")):
         if bound is not None:
             parts.append(f"{time} {symbol} ?")

@@ -39,13 +39,17 @@ def vectors_table(feature_set: FeatureSet) -> Table:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which rows to read: all of a timeframe, or of some instruments, in `[start, end]` of their time, as held at `known_at`."""
+    """Which rows to read: all of a timeframe, or of some instruments, in `[start, end]` of their time, as held at `known_at`.
+
+    `span` is for instruments that stand next to one another: the first and the last.
+    """
 
     timeframe: str | None = None
     instruments: tuple[str, ...] | None = None
     start: datetime | None = None
     end: datetime | None = None
     known_at: datetime | None = None
+    span: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ class Store(Protocol):
     """A place for bars, events, vectors and the registry. Every write is one transaction; a reader never sees half of one."""
 
     url: str
+    write_rows: int
+    """How many rows a long upsert best has at a time."""
 
     def transaction(self) -> AbstractContextManager[None]:
         """A block whose writes are kept all together, or not at all where it raises."""
@@ -88,8 +94,10 @@ class Store(Protocol):
         """
         ...
 
-    def read(self, table: Table, selection: Selection, columns: tuple[str, ...] | None = None) -> Iterator[pa.Table]:
-        """The selected rows by key, in tables of bounded size."""
+    def read(
+        self, table: Table, selection: Selection, columns: tuple[str, ...] | None = None, *, ordered: bool = True
+    ) -> Iterator[pa.Table]:
+        """The selected rows by key, or in any order if not `ordered`, in tables of bounded size."""
         ...
 
     def as_of(self, table: Table, entities: pa.Table, timeframe: str, columns: tuple[str, ...]) -> pa.Table:

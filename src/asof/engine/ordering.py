@@ -1,0 +1,98 @@
+"""The loops that lay records out as a panel: by instrument, then by time. Compiled as the kernels are."""
+
+STRETCH = 256
+
+
+def all_alike(offsets, data, first, last):
+    """Whether the strings `first` to `last` are all the same as the one before them."""
+    ends = offsets[first - 1 : last + 1]
+    length = ends[1] - ends[0]
+    others = 0
+    for i in range(1, len(ends) - 1):
+        others += ends[i + 1] - ends[i] != length
+    if others:
+        return False
+    mine, before = data[ends[1] : ends[-1]], data[ends[0] : ends[-2]]
+    for i in range(len(mine)):
+        others += mine[i] != before[i]
+    return others == 0
+
+
+def find_runs(starts, offsets, data):
+    """Where each run of equal strings of an Arrow column begins; how many there are, or -1 where `starts` has no room for them."""
+    starts[0] = 0
+    count = 1
+    for first in range(1, len(offsets) - 1, STRETCH):
+        last = min(first + STRETCH, len(offsets) - 1)
+        if all_alike(offsets, data, first, last):
+            continue
+        for i in range(first, last):
+            if not all_alike(offsets, data, i, i + 1):
+                if count == len(starts):
+                    return -1
+                starts[count] = i
+                count += 1
+    return count
+
+
+def strictly_sorted(offsets, ts):
+    """Whether the times of each instrument increase from row to row."""
+    for s in range(len(offsets) - 1):
+        wrong = 0
+        for i in range(offsets[s] + 1, offsets[s + 1]):
+            wrong += ts[i] <= ts[i - 1]
+        if wrong:
+            return False
+    return True
+
+
+def off_grid(out, ts, step):
+    """By how much each time is later than the last multiple of `step`; neighbours are mostly one step apart."""
+    for i in range(len(ts)):
+        out[i] = out[i - 1] if i and ts[i] - ts[i - 1] == step else ts[i] % step
+
+
+def group(order, offsets, codes, times):
+    """Rows by code, in the order they come within each. Returns 2 where that does not sort them by time, 1 where some tie, else 0."""
+    for i in range(len(codes)):
+        offsets[codes[i] + 1] += 1
+    for k in range(1, len(offsets)):
+        offsets[k] += offsets[k - 1]
+    fill = offsets.copy()
+    tied = 0
+    for i in range(len(codes)):
+        k = codes[i]
+        if fill[k] > offsets[k]:
+            before = times[order[fill[k] - 1]]
+            if before > times[i]:
+                return 2
+            tied |= before == times[i]
+        order[fill[k]] = i
+        fill[k] += 1
+    return tied
+
+
+def hash_text(hashes, seeds, offsets, data):
+    """A 64-bit hash (FNV-1a over words, finished by SplitMix64) of each string of an Arrow column, mixed with its seed."""
+    for i in range(len(hashes)):
+        h = (seeds[i] + 1) * 0x9E3779B97F4A7C15
+        for k in range(offsets[i], offsets[i + 1]):
+            h = (h ^ data[k]) * 0x100000001B3
+        h = (h ^ (h >> 30)) * 0xBF58476D1CE4E5B9
+        h = (h ^ (h >> 27)) * 0x94D049BB133111EB
+        hashes[i] = h ^ (h >> 31)
+
+
+def carry_latest(out, known, offsets, lookback):
+    """For each bar the latest time at which one of its last `lookback` bars became known: before it, a vector would tell the future."""
+    for s in range(len(offsets) - 1):
+        best = offsets[s]
+        for i in range(offsets[s], offsets[s + 1]):
+            if known[i] >= known[best]:
+                best = i
+            elif best <= i - lookback:
+                best = i - lookback + 1
+                for k in range(best + 1, i + 1):
+                    if known[k] >= known[best]:
+                        best = k
+            out[i] = known[best]

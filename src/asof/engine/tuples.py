@@ -1,0 +1,101 @@
+"""The tuples that drivers hand to kernels: one function for each length, since compiled code unrolls only what has a fixed one."""
+
+import math
+
+from asof.engine.native import floats_at, ints_at
+
+
+def pick_0(arrays, i):
+    return ()
+
+
+def pick_1(arrays, i):
+    return (arrays[0][i],)
+
+
+def pick_2(arrays, i):
+    return arrays[0][i], arrays[1][i]
+
+
+def pick_3(arrays, i):
+    return arrays[0][i], arrays[1][i], arrays[2][i]
+
+
+PICK = (pick_0, pick_1, pick_2, pick_3)
+"""Row `i` of each array."""
+
+
+def cut_1(arrays, a, b):
+    return (arrays[0][a:b],)
+
+
+def cut_2(arrays, a, b):
+    return arrays[0][a:b], arrays[1][a:b]
+
+
+CUT = {1: cut_1, 2: cut_2}
+"""Rows `a` to `b` of each array."""
+
+
+def tame(value):
+    return value if math.isfinite(value) else 1.0
+
+
+def tame_1(values):
+    return (tame(values[0]),)
+
+
+def tame_2(values):
+    return tame(values[0]), tame(values[1])
+
+
+def tame_3(values):
+    return tame(values[0]), tame(values[1]), tame(values[2])
+
+
+TAME = {1: tame_1, 2: tame_2, 3: tame_3}
+"""The values, with a finite number in place of what a kernel must not see; its answer then does not count."""
+
+
+def buffer(where, word, rows):
+    return floats_at(ints_at(where, word + 1)[word], rows)
+
+
+def buffers_0(where, words, rows):
+    return ()
+
+
+def buffers_1(where, words, rows):
+    return (buffer(where, words[0], rows),)
+
+
+def buffers_2(where, words, rows):
+    return buffer(where, words[0], rows), buffer(where, words[1], rows)
+
+
+def buffers_3(where, words, rows):
+    return buffer(where, words[0], rows), buffer(where, words[1], rows), buffer(where, words[2], rows)
+
+
+BUFFERS = (buffers_0, buffers_1, buffers_2, buffers_3)
+"""The buffers that `words` name, by their addresses in `where`."""
+
+
+def none(params):
+    return ()
+
+
+def whole(params):
+    return (int(params[0]),)
+
+
+def two_whole(params):
+    return int(params[0]), int(params[1])
+
+
+def two(params):
+    return params[0], params[1]
+
+
+TAKE = {(): none, (int,): whole, (int, int): two_whole, (float, float): two}
+"""Parameters of these kinds, out of an array of floats."""
