@@ -20,7 +20,7 @@ endif
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 FAST := -q -m "not slow" --ignore=tests/laws# The laws run over every operator and take a minute or more.
 
-.PHONY: help setup demo check test lint types docs bench lock clean
+.PHONY: help setup servers demo check test lint types docs bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | while IFS='	' read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
@@ -61,16 +61,29 @@ $(STAMP): requirements.lock pyproject.toml
 	$$pip install -q --no-deps --no-build-isolation -e .
 	touch $@
 
+servers: ## install the servers that tests start for themselves, where they are missing: PostgreSQL
+	@if command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then exit 0; fi
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+	    echo "there is no PostgreSQL: installing it, without a server that runs by itself"
+	    mkdir -p /etc/postgresql-common/createcluster.d
+	    echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.d/no-server-of-its-own.conf
+	    apt-get update -q
+	    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends postgresql
+	else
+	    echo "There is no PostgreSQL, and the tests that need it are skipped." >&2
+	    echo "On Debian and Ubuntu: sudo apt-get install -y postgresql. Or name a running one: ASOF_TEST_POSTGRES=postgresql://..." >&2
+	fi
+
 demo: $(STAMP) ## show asof at work on made-up data
 	@$(BIN)/asof demo
 
-check: $(STAMP) ## what to run before a commit: format, lint, types and the fast tests
+check: $(STAMP) servers ## what to run before a commit: format, lint, types and the fast tests
 	@$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(PYTEST) $(FAST)
 
-test: $(STAMP) ## every test, and the examples in the docstrings
+test: $(STAMP) servers ## every test, and the examples in the docstrings
 	@$(PYTEST) --doctest-modules src/asof tests
 
 lint: $(STAMP) ## ruff: rules and format

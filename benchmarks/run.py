@@ -26,6 +26,7 @@ import fs_v1
 import imports
 import join
 import memory
+import postgres_io
 from measure import Figure, Result, Settings
 
 import asof
@@ -34,13 +35,15 @@ BENCHMARKS: dict[str, Callable[[Settings], Result]] = {
     "fs_v1": fs_v1.run,
     "join": join.run,
     "backfill": backfill.run,
+    "postgres_write": postgres_io.write,
+    "postgres_read": postgres_io.read,
     "memory": memory.run,
     "imports": imports.run,
     "cold": cold.run,
 }
 """Every benchmark by its name."""
 
-PACKAGES = ("numpy", "numba", "pyarrow", "duckdb", "polars", "pandas")
+PACKAGES = ("numpy", "numba", "pyarrow", "duckdb", "psycopg", "polars", "pandas", "adbc-driver-postgresql", "pgpq")
 COLUMNS = ("", "seconds", "rows/s", "x ours", "")
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 NEW_PAGE = f"# Performance\n\n{BEGIN}\n{END}\n"

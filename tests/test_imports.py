@@ -25,7 +25,20 @@ LANGUAGE = ("asof.errors", "asof.features", "asof.operators", "asof.timeframes")
 DRIVERS = ("aiokafka", "confluent_kafka", "duckdb", "fastapi", "prometheus_client", "psycopg", "pyspark", "starlette", "uvicorn")
 """Clients of the outer world."""
 
-HEAVY = ("duckdb", "matplotlib", "numba", "numpy", "pandas", "polars", "pyarrow", "pydantic", "pydantic_settings", "rich", "typer")
+HEAVY = (
+    "duckdb",
+    "matplotlib",
+    "numba",
+    "numpy",
+    "pandas",
+    "polars",
+    "psycopg",
+    "pyarrow",
+    "pydantic",
+    "pydantic_settings",
+    "rich",
+    "typer",
+)
 """What `import asof` must not load."""
 
 FORBIDDEN = {
@@ -41,6 +54,7 @@ FORBIDDEN = {
 HOMES = {
     "duckdb": "asof.stores.duckdb",
     "numba": "asof.engine",
+    "psycopg": "asof.stores.postgres",
     "rich": "asof.cli",
     "typer": "asof.cli",
 }
@@ -50,6 +64,8 @@ INSIDE_FUNCTIONS = {
     ("asof.cli", "asof.cli.app"): "Typer and Rich load only when the command runs",
     ("asof.cli.demo", "asof.cli.picture"): "matplotlib is an extra that only the demo's picture needs",
     ("asof.features.expression", "asof.features.text"): "an expression prints itself, and the text form is built on expressions",
+    ("asof.stores.urls", "asof.stores.postgres"): "psycopg is an extra that only a PostgreSQL store needs",
+    ("asof.stores.urls", "asof.stores.postgres_migrations"): "likewise",
     ("asof.records", "polars"): "an optional peer that only `Frame.to_polars` needs",
 }
 """The imports that stand inside a function, each with its reason."""

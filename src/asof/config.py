@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 from asof.errors import AsofError, did_you_mean
 
 FILE = "asof.toml"
+_AGE = r"^(off|[1-9][0-9]{0,4}[hd])$"
 
 
 class Settings(BaseSettings):
@@ -41,6 +42,19 @@ class Settings(BaseSettings):
         min_length=1,
         validation_alias=AliasChoices("PIPELINE_VERSION", "pipeline_version"),
         description="Written beside every vector",
+    )
+
+    columnstore_after: str = Field(
+        "30d",
+        pattern=_AGE,
+        validation_alias=AliasChoices("ASOF_COLUMNSTORE_AFTER", "columnstore_after"),
+        description="TimescaleDB compresses chunks of vectors and bars that are older, such as `30d`; `off` for never",
+    )
+    retention: str = Field(
+        "off",
+        pattern=_AGE,
+        validation_alias=AliasChoices("ASOF_RETENTION", "retention"),
+        description="TimescaleDB drops chunks of vectors and bars that are older, such as `730d`; `off` for never",
     )
 
     @classmethod

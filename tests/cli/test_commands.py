@@ -22,6 +22,7 @@ from tests.cli.conftest import Command
 
 LINES = {
     "init": "init there",
+    "migrate": "migrate",
     "plan": "plan",
     "apply": "apply",
     "ingest bars": "ingest bars data/bars.parquet",
@@ -36,6 +37,7 @@ LINES = {
 
 ANSWERS = {
     "init": {"folder", "next"},
+    "migrate": {"migrated"},
     "plan": {"plan"},
     "apply": {"registered", "unchanged"},
     "ingest bars": {"accepted", "unchanged", "corrected", "refused", "missing_prices", "reasons"},
@@ -107,6 +109,7 @@ def test_an_error_with_json_is_an_object_too(asof: Command, project: Path) -> No
         ("aply", "No such command 'aply'. Did you mean 'apply'?"),
         ("ingest bar", "No such command 'bar'. Did you mean 'bars'?"),
         ("init --jsn", "No such option: --jsn (Possible options: --json)"),
+        ("migrate --prnt", "No such option: --prnt (Possible options: --print)"),
         ("plan --jsn", "No such option: --jsn"),
         ("apply --stor x", "No such option: --stor (Possible options: --json, --store)"),
         ("ingest bars x.csv --timefram 1d", "No such option: --timefram (Possible options: --timeframe"),
@@ -153,7 +156,7 @@ def test_a_mistyped_command_line_ends_with_2_and_the_nearest_name(asof: Command,
         ("ingest bars data/bar.parquet", 4, "data/bar.parquet does not exist; did you mean 'bars.parquet'?"),
         ("ingest bars data/events.jsonl", 4, "there is no column 'instrument_id'"),
         ("plan --store no/such/file", 5, "there is no folder no/such to hold it"),
-        ("plan --store postgres://x", 5, "unknown kind 'postgres'"),
+        ("plan --store mysql://x", 5, "unknown kind 'mysql'"),
         ("init", 1, "asof.toml is already there; choose an empty folder"),
     ],
 )

@@ -11,13 +11,22 @@ import pytest
 
 from tests.cli.conftest import Command
 
+STORES = {"duckdb": lambda request: "duckdb:///golden.duckdb", "postgresql": lambda request: request.getfixturevalue("postgres").database()}
+"""The URL of a new, empty store of each kind."""
+
 GOLDEN = {60: "fs_v1_stocknet_1d.parquet", 1440: "fs_v1_stocknet_1d_window_1440m.parquet"}
 """The expected vectors for each event window, in minutes."""
 
 
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each kind of store, as the one that the commands use."""
+    monkeypatch.setenv("ASOF_STORE", STORES[request.param](request))
+
+
 @pytest.fixture(params=GOLDEN)
 def vectors(
-    request: pytest.FixtureRequest, asof: Command, shared_data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, asof: Command, shared_data: Path, store: None, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[pa.Table, pa.Table]:
     """What the commands give for one window, and what is expected of them."""
     monkeypatch.setenv("FEATURE_EVENT_WINDOW_MINUTES", str(request.param))

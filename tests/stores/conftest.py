@@ -13,9 +13,10 @@ from asof.stores.urls import open_store
 
 Opener = Callable[[], AbstractContextManager[Store]]
 
-STORES: dict[str, Callable[[Path], str]] = {
-    "duckdb file": lambda folder: f"duckdb:///{folder / 'store.duckdb'}",
-    "duckdb in memory": lambda folder: "duckdb://",
+STORES: dict[str, Callable[[pytest.FixtureRequest, Path], str]] = {
+    "duckdb file": lambda request, folder: f"duckdb:///{folder / 'store.duckdb'}",
+    "duckdb in memory": lambda request, folder: "duckdb://",
+    "postgresql": lambda request, folder: request.getfixturevalue("postgres").database(),
 }
 """The URL of a new, empty store of each kind."""
 
@@ -23,7 +24,7 @@ STORES: dict[str, Callable[[Path], str]] = {
 @pytest.fixture(scope="session", params=STORES)
 def new_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Opener:
     """Opens a new, empty store each time; for tests that need many."""
-    return lambda: closing(open_store(STORES[request.param](tmp_path_factory.mktemp("store"))))
+    return lambda: closing(open_store(STORES[request.param](request, tmp_path_factory.mktemp("store"))))
 
 
 @pytest.fixture

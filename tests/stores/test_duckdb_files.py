@@ -71,8 +71,9 @@ def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(path: Path) -> 
         ("duckdb:///.", r"cannot be opened: .*directory"),
         ("duckdb:///", r"the store has no path"),
         ("", r"the store has no path"),
-        ("duckdv:///x", r"unknown kind 'duckdv'; known: duckdb; did you mean 'duckdb'"),
-        ("postgres://host/db", r"unknown kind 'postgres'"),
+        ("duckdv:///x", r"unknown kind 'duckdv'; known: duckdb, postgresql, postgres; did you mean 'duckdb'"),
+        ("mysql://host/db", r"unknown kind 'mysql'"),
+        ("postgre://me:secret@host/db", r"store 'postgre://...' is of an unknown kind 'postgre'; .*did you mean 'postgres'"),
     ],
 )
 def test_a_url_that_opens_nothing_is_refused_with_the_reason(

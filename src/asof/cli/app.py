@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from asof import __version__
-from asof.cli import apply, backfill, demo, doctor, get, ingest, init, join, plan
+from asof.cli import apply, backfill, demo, doctor, get, ingest, init, join, migrate, plan
 from asof.cli.console import err
 from asof.cli.interrupts import noticed, watching
 from asof.errors import AsofError
@@ -29,6 +29,7 @@ app = typer.Typer(
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "init": init.init,
+    "migrate": migrate.migrate,
     "plan": plan.plan,
     "apply": apply.apply,
     "backfill": backfill.backfill,

@@ -35,7 +35,13 @@ out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else WIDE)
 
 StoreOption = Annotated[
-    str | None, typer.Option("--store", help="Store to use: duckdb:///path or a plain path.", envvar="ASOF_STORE", show_envvar=True)
+    str | None,
+    typer.Option(
+        "--store",
+        help="Store to use: duckdb:///path, a plain path, or postgresql://user:password@host:port/database.",
+        envvar="ASOF_STORE",
+        show_envvar=True,
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")]
 TimeframeOption = Annotated[str, typer.Option("--timeframe", "-t", help="Timeframe of the bars: <n>m, <n>h or <n>d.")]

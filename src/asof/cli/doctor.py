@@ -19,9 +19,10 @@ from asof.definitions import defined
 from asof.engine import drivers
 from asof.errors import AsofError
 from asof.feature_store import connect
+from asof.stores.urls import scheme_of
 
 PACKAGES = ("numpy", "numba", "pyarrow", "duckdb", "pydantic-settings", "typer", "rich")
-EXTRAS = {"matplotlib": "plot", "polars": "polars", "pandas": "pandas"}
+EXTRAS = {"matplotlib": "plot", "polars": "polars", "pandas": "pandas", "psycopg": "postgres"}
 
 
 @dataclass(frozen=True)
@@ -85,26 +86,26 @@ def _caches() -> list[Finding]:
 def _store(url: str | None) -> list[Finding]:
     try:
         shown = url or load_settings().store
-        path = Path(shown.removeprefix("duckdb:///"))
-        if not path.exists():
+        scheme, rest = scheme_of(shown)
+        if scheme == "duckdb" and not Path(rest.removeprefix("/")).exists():
             return [Finding("note", "store", f"{shown} does not exist yet", "asof ingest bars FILE --timeframe 1d makes it")]
         with connect(url) as opened:
             facts = opened.store.facts()
             registry = opened.registered()
     except AsofError as error:
         return [Finding("bad", "store", str(error), "")]
-    rows = facts["rows"]
+    rows, more = facts["rows"], facts["findings"]
     assert isinstance(rows, dict)
+    assert isinstance(more, list)
     counts = ", ".join(f"{name} {count:,}" for name, count in rows.items())
     found = [
         Finding("ok", "store", f"{opened.store.url}: {facts['kind']} {facts['version']}, layout {facts['layout']}"),
+        *(Finding(*finding) for finding in more),
         Finding("ok", "rows", counts),
         Finding("ok" if registry else "note", "registry", ", ".join(registry) or "empty", "" if registry else "asof apply"),
     ]
-    if facts["icu"] != "loaded":
-        found.append(Finding("bad", "time zones", "DuckDB's icu extension is missing", "pip install --force-reinstall duckdb"))
     if rows["quarantine"]:
         found.append(
-            Finding("note", "quarantine", f"{rows['quarantine']:,} refused rows", "select reason, detail, source, row from quarantine")
+            Finding("note", "quarantine", f"{rows['quarantine']:,} refused rows", 'select reason, detail, source, "row" from quarantine')
         )
     return found

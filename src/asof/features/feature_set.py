@@ -38,7 +38,13 @@ RESERVED = frozenset(
         "registry",
         "quarantine",
         "feature_quality_log",
+        "features",
         "feature_vectors",
+        "feature_vectors_json",
+        "feature_vectors_latest",
+        "ohlcv",
+        "layout",
+        "asof_migrations",
     ]
 )
 COMPUTATION_ERROR = "COMPUTATION_ERROR"

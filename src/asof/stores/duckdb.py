@@ -20,7 +20,7 @@ import pyarrow as pa
 from asof.errors import StoreError
 from asof.features.feature_set import FeatureSet
 from asof.records import QUALITY_LOG, QUARANTINE
-from asof.stores.statements import column_types, condition, listed, place_events, quoted, revisions
+from asof.stores.statements import clashing, column_types, condition, listed, place_events, quoted, revisions, settled
 from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Changes, Registered, Selection, Table, vectors_table
 from asof.timeframes import timeframe as timeframe_micros
 
@@ -172,23 +172,14 @@ class DuckDBStore:
         nothing = table.schema.append(pa.field("row", pa.int64())).empty_table()
         if not self._rows(f"SELECT 1 FROM staged GROUP BY {key} HAVING count(*) > 1 LIMIT 1"):
             return 0, nothing
-        same = f"{key}, scored_at_utc" if table is EVENTS_TABLE else key
-        compared = listed(c for c in table.compared if c != "scored_at_utc")
         connection = self._connection
-        clash = f"SELECT {same} FROM staged GROUP BY {same} HAVING count(DISTINCT ({compared})) > 1"
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE clash AS SELECT s.* FROM staged s SEMI JOIN ({clash}) USING ({same})")
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE clash AS {clashing(table, 'staged')}")
         refused = connection.sql("SELECT DISTINCT ON (row) * FROM clash ORDER BY row, instrument_id").to_arrow_table()
         if len(refused):
             connection.execute("DELETE FROM staged WHERE row IN (SELECT row FROM clash)")
         _drop(connection, "clash")
-        pick = "scored_at_utc DESC, row" if table is EVENTS_TABLE else "row"
-        place = "min(enriched_at_utc) OVER (PARTITION BY instrument_id, event_id)" if table is EVENTS_TABLE else None
-        columns = [f"{place} AS enriched_at_utc" if place and c == "enriched_at_utc" else quoted(c) for c in table.schema.names]
         before = self._count("staged")
-        connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE staged AS SELECT {', '.join(columns)}, row FROM staged"
-            f" QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {pick}) = 1"
-        )
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE staged AS {settled(table, 'staged')}")
         return before - self._count("staged"), refused
 
     def _count(self, rows: str, parameters: list[object] | None = None) -> int:
@@ -250,9 +241,9 @@ class DuckDBStore:
         """See `Store.read`."""
         time = "ts" if "ts" in table.schema.names else "enriched_at_utc"
         order = f" ORDER BY instrument_id, {time}{'' if 'ts' in table.schema.names else ', event_id'}" if ordered else ""
-        where, parameters = condition(table, selection, time)
+        where, parameters = condition(table, selection, time, _among)
         names = listed(columns or table.schema.names)
-        source, known = revisions(table, selection)
+        source, known = revisions(table, selection, "main.")
         cursor = self._connection.cursor()
         try:
             with self._errors(_cannot_read):
@@ -287,7 +278,7 @@ class DuckDBStore:
 
     def latest(self, table: Table, selection: Selection) -> pa.Table:
         """See `Store.latest`."""
-        where, parameters = condition(table, Selection(selection.timeframe, selection.instruments), "ts")
+        where, parameters = condition(table, Selection(selection.timeframe, selection.instruments), "ts", _among)
         if selection.end:
             where += " AND available_at <= ?"
             parameters.append(selection.end)
@@ -353,8 +344,9 @@ class DuckDBStore:
             names = [*("bars", "events"), *self.registered(), *_LOGS]
             counts = {n: self._rows(f"SELECT count(*) FROM main.{quoted(n)}")[0][0] for n in names}
             version = self._rows("SELECT version()")[0][0]
-            extension = "loaded" if self._rows("SELECT 1 FROM duckdb_extensions() WHERE extension_name = 'icu' AND loaded") else "missing"
-        return {"kind": "DuckDB", "version": version, "layout": LAYOUT, "icu": extension, "rows": counts}
+            icu = self._rows("SELECT 1 FROM duckdb_extensions() WHERE extension_name = 'icu' AND loaded")
+        broken = ("bad", "time zones", "DuckDB's icu extension is missing", "pip install --force-reinstall duckdb")
+        return {"kind": "DuckDB", "version": version, "layout": LAYOUT, "rows": counts, "findings": [] if icu else [broken]}
 
     def close(self) -> None:
         """See `Store.close`."""
@@ -376,6 +368,12 @@ def _in_order(table: Table) -> tuple[str, ...]:
 def _typed(found: pa.Table, table: Table) -> pa.Table:
     """A result in the types of the table's schema: DuckDB names the zone and the items of a list its own way."""
     return found.cast(pa.schema([table.schema.field(name) for name in found.column_names]))
+
+
+def _among(names: list[str]) -> tuple[str, list[object]]:
+    """Between the first and the last of them, by which DuckDB leaves out blocks, and one of them."""
+    ends: list[object] = [names[0], names[-1]] if names else ["", ""]
+    return "instrument_id BETWEEN ? AND ? AND instrument_id IN (SELECT unnest(?::VARCHAR[]))", [*ends, names]
 
 
 def _drop(connection: duckdb.DuckDBPyConnection, table: str) -> None:

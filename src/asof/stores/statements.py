@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pyarrow as pa
 
 from asof.errors import StoreError
 from asof.features.feature_set import NAME
 from asof.records import FLAGS
-from asof.stores.store import Selection, Table
+from asof.stores.store import EVENTS_TABLE, Selection, Table
 
 _TYPES = {
-    pa.string(): "VARCHAR",
-    pa.float64(): "DOUBLE",
+    pa.string(): "TEXT",
+    pa.float64(): "DOUBLE PRECISION",
     pa.int64(): "BIGINT",
     pa.timestamp("us", tz="UTC"): "TIMESTAMPTZ",
-    FLAGS: "VARCHAR[]",
+    FLAGS: "TEXT[]",
+    pa.list_(pa.float64()): "DOUBLE PRECISION[]",
 }
+
+Among = Callable[[list[str]], tuple[str, list[object]]]
+"""A condition that an instrument is one of a sorted list, and its parameters."""
 
 
 def quoted(name: str) -> str:
@@ -37,29 +41,51 @@ def listed(names: Iterable[str], of: str | None = None) -> str:
     return ", ".join(f"{of}.{quoted(n)}" if of else quoted(n) for n in names)
 
 
+def clashing(table: Table, staged: str) -> str:
+    """Staged rows that disagree with another one: of the same key, or for events of the same enrichment."""
+    same = listed((*table.key, "scored_at_utc") if table is EVENTS_TABLE else table.key)
+    compared = listed(c for c in table.compared if c != "scored_at_utc")
+    return f"SELECT * FROM {staged} WHERE ({same}) IN (SELECT {same} FROM {staged} GROUP BY {same} HAVING count(DISTINCT ({compared})) > 1)"
+
+
+def settled(table: Table, staged: str) -> str:
+    """One staged row of each key: the first; for events the newest enrichment, at the place of the first."""
+    key = listed(table.key)
+    pick, first = ("scored_at_utc DESC, ", f"min(enriched_at_utc) OVER (PARTITION BY {key}) AS ") if table is EVENTS_TABLE else ("", "")
+    columns = ", ".join(f"{first if c == 'enriched_at_utc' else ''}{quoted(c)}" for c in table.schema.names)
+    numbered = f'SELECT {columns}, "row", row_number() OVER (PARTITION BY {key} ORDER BY {pick}"row") AS nth FROM {staged}'
+    return f'SELECT {listed(table.schema.names)}, "row" FROM ({numbered}) AS numbered WHERE nth = 1'
+
+
+def placed(column: str, new: str, old: str) -> str:
+    """A column of an event merged with what is known of it: the earliest place, the newest scores."""
+    if column == "enriched_at_utc":
+        return f"least({new}.enriched_at_utc, {old}.enriched_at_utc)"
+    newer = f"{old}.scored_at_utc IS NULL OR {new}.scored_at_utc >= {old}.scored_at_utc"
+    return f"CASE WHEN {newer} THEN {new}.{quoted(column)} ELSE {old}.{quoted(column)} END"
+
+
 def place_events() -> str:
-    """Staged events merged with what is known of them: the earliest place, the newest scores."""
-    newer = "m.scored_at_utc IS NULL OR s.scored_at_utc >= m.scored_at_utc"
-    taken = ("event_time_utc", "score", "confidence", "scored_at_utc")
-    scores = ", ".join(f"CASE WHEN {newer} THEN s.{c} ELSE m.{c} END AS {c}" for c in taken)
+    """Staged events merged with what is known of them."""
+    merged = ", ".join(f"{placed(c, 's', 'm')} AS {quoted(c)}" for c in EVENTS_TABLE.compared)
     return (
-        f"SELECT s.instrument_id, s.event_id, least(s.enriched_at_utc, m.enriched_at_utc) AS enriched_at_utc, {scores}"
+        f"SELECT s.instrument_id, s.event_id, {merged}"
         " FROM staged s LEFT JOIN main.events m ON s.instrument_id = m.instrument_id AND s.event_id = m.event_id"
     )
 
 
-def condition(table: Table, selection: Selection, time: str) -> tuple[str, list[object]]:
-    """The condition of a selection, and its parameters."""
+def condition(table: Table, selection: Selection, time: str, among: Among, instrument: str = "instrument_id") -> tuple[str, list[object]]:
+    """The condition of a selection, and its parameters; `among` is how a store asks for some instruments, `instrument` compares them."""
     parts, parameters = ["true"], list[object]()
     if selection.timeframe is not None and "timeframe" in table.schema.names:
         parts.append("timeframe = ?")
         parameters.append(selection.timeframe)
     if selection.instruments is not None:
-        names = sorted(selection.instruments)
-        parts.append("instrument_id BETWEEN ? AND ? AND instrument_id IN (SELECT unnest(?::VARCHAR[]))")
-        parameters += [names[0] if names else "", names[-1] if names else "", names]
+        part, names = among(sorted(selection.instruments))
+        parts.append(part)
+        parameters += names
     if selection.span is not None:
-        parts.append("instrument_id BETWEEN ? AND ?")
+        parts.append(f"{instrument} BETWEEN ? AND ?")
         parameters += selection.span
     for bound, symbol in ((selection.start, ">="), (selection.end, "<=")):
         if bound is not None:
@@ -68,11 +94,11 @@ def condition(table: Table, selection: Selection, time: str) -> tuple[str, list[
     return " AND ".join(parts), parameters
 
 
-def revisions(table: Table, selection: Selection) -> tuple[str, list[object]]:
-    """The rows that were held to be true at `known_at`: the current ones where it is not given."""
+def revisions(table: Table, selection: Selection, schema: str = "") -> tuple[str, list[object]]:
+    """The rows that were held to be true at `known_at`: the current ones, which are in `schema`, where it is not given."""
     name, columns = quoted(table.name), listed(table.schema.names)
     if selection.known_at is None:
-        return f"main.{name}", []
-    current = f"SELECT {columns} FROM main.{name} WHERE known_from <= ?"
+        return f"{schema}{name}", []
+    current = f"SELECT {columns} FROM {schema}{name} WHERE known_from <= ?"
     past = f"SELECT {columns} FROM history.{name} WHERE known_from <= ? AND known_to > ?"
     return f"({current} UNION ALL {past})", [selection.known_at] * 3

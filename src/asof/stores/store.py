@@ -129,7 +129,7 @@ class Store(Protocol):
         ...
 
     def facts(self) -> Mapping[str, object]:
-        """What `asof doctor` shows of the store."""
+        """What `asof doctor` shows: `kind`, `version`, `layout`, `rows` by table, and `findings` (state, what, detail, mend)."""
         ...
 
     def close(self) -> None:

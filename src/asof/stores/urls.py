@@ -1,9 +1,12 @@
 """Where store URLs are opened: one line for each kind of store."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from asof.errors import StoreError, did_you_mean
+from asof.errors import MissingExtra, StoreError, did_you_mean
 from asof.stores.duckdb import DuckDBStore
 from asof.stores.store import Store
 
@@ -19,10 +22,40 @@ def _open_duckdb(rest: str, memory: str | None, threads: int | None, create: boo
     return DuckDBStore(Path(path).expanduser() if path else None, memory=memory, threads=threads)
 
 
+def _open_postgres(rest: str, memory: str | None, threads: int | None, create: bool) -> Store:
+    with _psycopg():
+        from asof.stores.postgres import PostgresStore  # noqa: PLC0415  # psycopg is an extra
+    return PostgresStore(f"postgresql://{rest}")
+
+
+@contextmanager
+def _psycopg() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtra(f'a PostgreSQL store needs psycopg: pip install "asof[postgres]" ({error})') from None
+
+
 SCHEMES: dict[str, Callable[[str, str | None, int | None, bool], Store]] = {
     "duckdb": _open_duckdb,
+    "postgresql": _open_postgres,
+    "postgres": _open_postgres,
 }
-"""What opens each scheme. `duckdb:///name` is a file in this folder, `duckdb:////name` an absolute path, `duckdb://` is in memory."""
+"""What opens each scheme. `duckdb:///name` is a file in this folder, `duckdb:////name` an absolute path, `duckdb://` is in memory;
+`postgresql://user:password@host:port/database` is a server, which `asof migrate` prepares."""
+
+
+def scheme_of(url: str) -> tuple[str, str]:
+    """The scheme of a store's URL, and the rest; a plain path is a DuckDB file. Raises `StoreError` for an unknown one."""
+    scheme, found, rest = url.partition("://")
+    if not found:
+        return "duckdb", "/" + url
+    if scheme not in SCHEMES:
+        shown = f"{scheme}://..." if "@" in rest else url  # what stands before the @ may be a password
+        raise StoreError(
+            f"store {shown!r} is of an unknown kind {scheme!r}; known: {', '.join(SCHEMES)}{did_you_mean(scheme, list(SCHEMES))}"
+        )
+    return scheme, rest
 
 
 def open_store(url: str, *, memory: str | None = None, threads: int | None = None, create: bool = True) -> Store:
@@ -30,11 +63,25 @@ def open_store(url: str, *, memory: str | None = None, threads: int | None = Non
 
     Raises `StoreError` where it cannot be opened.
     """
-    scheme, found, rest = url.partition("://")
-    if not found:
-        scheme, rest = "duckdb", "/" + url
-    if scheme not in SCHEMES:
-        raise StoreError(
-            f"store {url!r} is of an unknown kind {scheme!r}; known: {', '.join(SCHEMES)}{did_you_mean(scheme, list(SCHEMES))}"
-        )
+    scheme, rest = scheme_of(url)
     return SCHEMES[scheme](rest, memory, threads, create)
+
+
+def migrate_store(url: str, columnstore_after: str | None, retention: str | None) -> list[str]:
+    """Bring a store to the newest layout; the migrations that it had not had. None for one that needs no such command."""
+    scheme, rest = scheme_of(url)
+    if scheme == "duckdb":
+        return []
+    with _psycopg():
+        from asof.stores.postgres_migrations import Policies, migrate  # noqa: PLC0415  # psycopg is an extra
+    return migrate(f"postgresql://{rest}", Policies(columnstore_after, retention))
+
+
+def migration_scripts(url: str, columnstore_after: str | None, retention: str | None) -> dict[str, str]:
+    """What `migrate_store` would run, as SQL by name."""
+    scheme, rest = scheme_of(url)
+    if scheme == "duckdb":
+        return {}
+    with _psycopg():
+        from asof.stores.postgres_migrations import Policies, pending  # noqa: PLC0415  # psycopg is an extra
+    return pending(f"postgresql://{rest}", Policies(columnstore_after, retention))

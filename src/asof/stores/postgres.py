@@ -1,0 +1,296 @@
+"""The PostgreSQL store: a server that many processes write to, with or without TimescaleDB.
+
+Each operation has a connection of its own, and so has each thread's transaction: reads go on while another thread writes. Rows travel as
+binary `COPY`, both ways. Superseded revisions are kept by triggers in the database (`migrations/`), whoever writes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from psycopg import ClientCursor, errors
+
+from asof.errors import StoreError
+from asof.features.feature_set import FeatureSet
+from asof.records import QUALITY_LOG, QUARANTINE, UTC
+from asof.stores import postgres_writing as writing
+from asof.stores.postgres_copy import BATCH_ROWS
+from asof.stores.postgres_migrations import LAYOUT, check, timescale
+from asof.stores.postgres_server import Connection, Server, query
+from asof.stores.postgres_tables import Bars, Events, Layout, Vectors
+from asof.stores.postgres_writing import copied_out, copy_into
+from asof.stores.statements import column_types, condition, listed, quoted, revisions
+from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Changes, Registered, Selection, Table, vectors_table
+
+LOGS = {"quarantine": QUARANTINE, "feature_quality_log": QUALITY_LOG}
+ENTITIES = pa.schema([("instrument_id", pa.string()), ("event_timestamp", UTC), ("row", pa.int64())])
+SPANS = pa.schema([("instrument_id", pa.string()), ("timeframe", pa.string()), ("bars", pa.int64()), ("first", UTC), ("last", UTC)])
+
+BYTEWISE = 'instrument_id COLLATE "C"'
+"""Instruments in the order that Arrow and Python have; the bars' table of another program may have another."""
+SPANS_SQL = """
+SELECT instrument_id, timeframe, count(*), min(ts), max(ts) FROM ohlcv
+WHERE ?::text IS NULL OR timeframe = ? GROUP BY instrument_id, timeframe ORDER BY instrument_id COLLATE "C", timeframe COLLATE "C"
+"""
+CUTS_SQL = """
+SELECT ts, early FROM (
+    SELECT ts, row_number() OVER (ORDER BY ts) - 1 AS n, coalesce(lag(ts, ?) OVER (ORDER BY ts), min(ts) OVER ()) AS early
+    FROM ohlcv WHERE timeframe = ? AND instrument_id = ?
+) AS numbered WHERE n % ? = 0 ORDER BY ts
+"""
+ALL_SERIES = """
+SELECT instrument_id, timeframe FROM (
+    WITH RECURSIVE series (instrument_id, timeframe) AS (
+        (SELECT instrument_id, timeframe FROM feature_vectors ORDER BY instrument_id, timeframe LIMIT 1)
+        UNION ALL
+        SELECT following.* FROM series CROSS JOIN LATERAL (
+            SELECT v.instrument_id, v.timeframe FROM feature_vectors v
+            WHERE (v.instrument_id, v.timeframe) > (series.instrument_id, series.timeframe)
+            ORDER BY v.instrument_id, v.timeframe LIMIT 1
+        ) AS following
+    ) SELECT * FROM series
+) AS series
+"""
+"""The instruments and timeframes that have vectors: one look into the index for each, where DISTINCT would scan all vectors."""
+AS_OF_SQL = """
+SELECT {columns} FROM entities e LEFT JOIN LATERAL (
+    SELECT * FROM feature_vectors v
+    WHERE v.instrument_id = e.instrument_id AND v.timeframe = ? AND v.feature_set_version = ?
+        AND v.ts <= e.event_timestamp AND v.available_at <= e.event_timestamp
+    ORDER BY v.ts DESC LIMIT 1
+) v ON true ORDER BY e."row"
+"""
+"""A vector is never available before its bar opens, so the search begins at the last bar that opened by then."""
+LATEST_SQL = """
+SELECT {columns} FROM ({series}) AS series CROSS JOIN LATERAL (
+    SELECT * FROM feature_vectors v
+    WHERE v.instrument_id = series.instrument_id AND v.timeframe = series.timeframe AND v.feature_set_version = ?
+        AND (?::timestamptz IS NULL OR v.available_at <= ?)
+    ORDER BY v.ts DESC LIMIT 1
+) v ORDER BY v.instrument_id, v.timeframe
+"""
+COUNT_SQL = """
+SELECT name, rows FROM (
+    SELECT 1 AS place, NULL::timestamptz AS applied_at, 'bars' AS name, count(*) AS rows FROM ohlcv
+    UNION ALL SELECT 2, NULL, 'events', count(*) FROM events
+    UNION ALL (
+        SELECT 3, r.applied_at, r.version, count(v.ts) FROM registry r LEFT JOIN feature_vectors v ON v.feature_set_version = r.version
+        GROUP BY r.version
+    )
+    UNION ALL SELECT 4, NULL, 'quarantine', count(*) FROM quarantine
+    UNION ALL SELECT 5, NULL, 'feature_quality_log', count(*) FROM feature_quality_log
+) AS counts ORDER BY place, applied_at, name
+"""
+KEPT_SQL = r"""
+SELECT count(*) FROM pg_trigger
+WHERE tgrelid IN ('ohlcv'::regclass, 'events'::regclass, 'feature_vectors'::regclass) AND tgname LIKE 'asof\_keep\_%' AND tgenabled <> 'D'
+"""
+"""How many of the triggers that keep revisions are there: two for each table."""
+
+
+class PostgresStore:
+    """A store in a PostgreSQL database, which `asof migrate` has prepared. See `asof.stores.store.Store` for the methods."""
+
+    write_rows = 250_000
+
+    def __init__(self, url: str) -> None:
+        self._server = Server(url)
+        self.url = self._server.url
+        self._thread = threading.local()
+        with self._server.connection() as connection:
+            check(connection, self.url)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """See `Store.transaction`."""
+        with self._writing():
+            yield
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """This thread's transaction: begun, or a savepoint in the one that it is in."""
+        outer: Connection | None = getattr(self._thread, "connection", None)
+        if outer is not None:
+            with self._server.errors(), outer.transaction():
+                yield outer
+            return
+        with self._server.connection() as connection, connection.transaction():
+            self._thread.connection = connection
+            try:
+                yield connection
+            finally:
+                self._thread.connection = None
+
+    def upsert(self, table: Table, rows: pa.Table | Iterable[pa.Table], known_at: datetime) -> Changes:
+        """See `Store.upsert`."""
+        with self._writing() as connection:
+            layout = self._layout(connection, table)
+            if isinstance(rows, pa.Table):
+                return writing.upsert_table(connection, layout, rows, known_at)
+            return writing.upsert_stream(connection, layout, rows, known_at, table.schema)
+
+    def _layout(self, connection: Connection, table: Table) -> Layout:
+        """How a table's records lie in the database. Raises `StoreError` for a feature set that is not registered."""
+        if table.name in (BARS_TABLE.name, EVENTS_TABLE.name):
+            return Bars() if table.name == BARS_TABLE.name else Events()
+        found = connection.execute("SELECT features, event_window FROM registry WHERE version = %s", [table.name]).fetchone()
+        if found is None:
+            raise StoreError(f"{self.url} has no feature set {table.name}; run asof apply")
+        features, window = found
+        assert isinstance(features, list)
+        assert window is None or isinstance(window, timedelta)
+        return Vectors(table.name, tuple(features), window // timedelta(microseconds=1) if window else 0)
+
+    def read(
+        self, table: Table, selection: Selection, columns: tuple[str, ...] | None = None, *, ordered: bool = True
+    ) -> Iterator[pa.Table]:
+        """See `Store.read`."""
+        with self._server.connection() as connection:
+            layout = self._layout(connection, table)
+            names = columns or tuple(table.schema.names)
+            source, known = revisions(layout.stored, selection)
+            where, parameters = condition(layout.stored, selection, layout.time, _among, BYTEWISE)
+            only, version = layout.only()
+            sql = f"SELECT {layout.columns(names, 'm')} FROM {source} AS m WHERE {where} AND {only}"
+            if ordered:
+                tie = "" if layout.time == "ts" else ', event_id COLLATE "C"'
+                sql += f" ORDER BY {BYTEWISE}, {layout.time}{tie}"
+            yield from copied_out(connection, sql, [*known, *parameters, *version], _schema(table, names), BATCH_ROWS)
+
+    def as_of(self, table: Table, entities: pa.Table, timeframe: str, columns: tuple[str, ...]) -> pa.Table:
+        """See `Store.as_of`."""
+        with self._server.connection() as connection, connection.transaction():
+            layout = self._layout(connection, table)
+            connection.execute(query(f"CREATE TEMP TABLE IF NOT EXISTS entities ({column_types(ENTITIES)}) ON COMMIT DELETE ROWS"))
+            copy_into(connection, "entities", [entities.select(ENTITIES.names).cast(ENTITIES)])
+            sql = AS_OF_SQL.format(columns=layout.columns(columns, "v"))
+            return _joined(copied_out(connection, sql, [timeframe, table.name], _schema(table, columns)), _schema(table, columns))
+
+    def latest(self, table: Table, selection: Selection) -> pa.Table:
+        """See `Store.latest`."""
+        series, parameters = _series(selection)
+        with self._server.connection() as connection:
+            layout = self._layout(connection, table)
+            sql = LATEST_SQL.format(columns=layout.columns(table.schema.names, "v"), series=series)
+            values = [*parameters, table.name, selection.end, selection.end]
+            return _joined(copied_out(connection, sql, values, table.schema), table.schema)
+
+    def spans(self, timeframe: str | None = None) -> pa.Table:
+        """See `Store.spans`."""
+        with self._server.connection() as connection:
+            return _joined(copied_out(connection, SPANS_SQL, [timeframe, timeframe], SPANS), SPANS)
+
+    def cuts(self, timeframe: str, instrument: str, every: int, lookback: int) -> list[tuple[datetime, datetime]]:
+        """See `Store.cuts`."""
+        with self._server.connection() as connection:
+            found = connection.execute(query(CUTS_SQL), [lookback - 1, timeframe, instrument, every]).fetchall()
+        return [(ts, early) for ts, early in found if isinstance(ts, datetime) and isinstance(early, datetime)]
+
+    def register(self, feature_set: FeatureSet, applied_at: datetime) -> None:
+        """See `Store.register`."""
+        names, window = list(feature_set.features), timedelta(microseconds=feature_set.event_window)
+        with self._writing() as connection:
+            added = connection.execute(
+                "INSERT INTO registry (version, fingerprint, definition, applied_at, features, event_window)"
+                " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                [feature_set.version, feature_set.fingerprint, feature_set.text, applied_at, names, window or None],
+            ).rowcount
+            if added:
+                self._make_views(connection, vectors_table(feature_set), Vectors(feature_set.version, tuple(names), 0))
+
+    def _make_views(self, connection: Connection, table: Table, layout: Vectors) -> None:
+        """The views that name a feature set's columns, of the vectors in force and of the superseded ones."""
+        for schema, known in (("", ("known_from",)), ("history.", ("known_from", "known_to"))):
+            sql = (
+                f"CREATE VIEW {schema}{quoted(table.name)} AS SELECT {layout.columns([*table.schema.names, *known], 'v')}"
+                f" FROM {schema}feature_vectors v WHERE feature_set_version = ?"
+            )
+            try:
+                ClientCursor(connection).execute(query(sql), [table.name])
+            except errors.DuplicateTable as error:
+                raise StoreError(f"{self.url} has a table {table.name} already: give the feature set another version") from error
+
+    def registered(self) -> dict[str, Registered]:
+        """See `Store.registered`."""
+        with self._server.connection() as connection:
+            found = connection.execute("SELECT version, fingerprint, definition, applied_at FROM registry ORDER BY applied_at, version")
+            return {str(row[0]): Registered(*row) for row in found}  # type: ignore[arg-type]  # the columns' types are the registry's
+
+    def append(self, log: str, rows: pa.Table) -> int:
+        """See `Store.append`."""
+        schema, staged = LOGS[log], quoted(f"staged_{log}")
+        values = [f"{quoted(n)}{'::jsonb' if n == 'issue_details' else ''}" for n in schema.names]
+        with self._writing() as connection:
+            connection.execute(query(f"CREATE TEMP TABLE IF NOT EXISTS {staged} ({column_types(schema)}) ON COMMIT DELETE ROWS"))
+            connection.execute(query(f"DELETE FROM {staged}"))
+            copy_into(connection, staged, [pa.table([_without_nul(rows[n]) for n in schema.names], schema)])
+            return connection.execute(
+                query(f"INSERT INTO {quoted(log)} ({listed(schema.names)}) SELECT {', '.join(values)} FROM {staged} ON CONFLICT DO NOTHING")
+            ).rowcount
+
+    def facts(self) -> Mapping[str, object]:
+        """See `Store.facts`."""
+        with self._server.connection() as connection:
+            counts = {str(name): count for name, count in connection.execute(query(COUNT_SQL))}
+            kept = connection.execute(KEPT_SQL.encode()).fetchone() == (6,)
+            version, extension = connection.info.parameter_status("server_version"), timescale(connection)
+        findings = [_about_timescale(*extension)]
+        if not kept:
+            findings.append(("bad", "revisions", "a table has lost the triggers that keep them", "asof migrate, for ohlcv"))
+        return {"kind": "PostgreSQL", "version": version, "layout": LAYOUT, "rows": counts, "findings": findings}
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        self._server.close()
+
+    def __enter__(self) -> PostgresStore:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _about_timescale(installed: object, available: object) -> tuple[str, str, str, str]:
+    if installed:
+        return "ok", "TimescaleDB", str(installed), ""
+    if available:
+        mend = "as a superuser CREATE EXTENSION timescaledb, then asof migrate"
+        return "note", "TimescaleDB", f"{available} is on the server, not in this database", mend
+    return "ok", "TimescaleDB", "not on this server: plain tables, which hold the same", ""
+
+
+def _among(names: list[str]) -> tuple[str, list[object]]:
+    return "instrument_id = ANY (?::text[])", [names]
+
+
+def _series(selection: Selection) -> tuple[str, list[object]]:
+    """The instruments and timeframes of a selection, and the parameters."""
+    if selection.instruments is not None and selection.timeframe is not None:
+        names = sorted(set(selection.instruments))
+        return "SELECT instrument_id, ?::text AS timeframe FROM unnest(?::text[]) AS instrument_id", [selection.timeframe, names]
+    parts, parameters = ["true"], list[object]()
+    if selection.timeframe is not None:
+        parts.append("timeframe = ?")
+        parameters.append(selection.timeframe)
+    if selection.instruments is not None:
+        parts.append("instrument_id = ANY (?::text[])")
+        parameters.append(list(selection.instruments))
+    return f"{ALL_SERIES} WHERE {' AND '.join(parts)}", parameters
+
+
+def _schema(table: Table, names: Iterable[str]) -> pa.Schema:
+    return pa.schema([table.schema.field(name) for name in names])
+
+
+def _joined(tables: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
+    return pa.concat_tables([schema.empty_table(), *tables])
+
+
+def _without_nul(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """No text in PostgreSQL can hold NUL; where a refused row did, the log shows another character."""
+    return pc.replace_substring(column, "\0", "\ufffd") if pa.types.is_string(column.type) else column
