@@ -190,13 +190,14 @@ class DuckDBStore:
     def _merge(self, table: Table, known_at: datetime) -> Changes:
         """Compare the staged rows with the current ones; write what is new or changed, and keep what a change supersedes."""
         name = quoted(table.name)
-        staged, bounded, bounds = self._bounds(table)
-        current = f"(SELECT * FROM main.{name} WHERE {bounded})"
         columns = listed(table.schema.names, "s")
         match = " AND ".join(f"s.{quoted(c)} = m.{quoted(c)}" for c in table.key)
         order = f" ORDER BY {listed(_in_order(table), 's')}" if table in (BARS_TABLE, EVENTS_TABLE) else ""  # vectors come in order
-        there = self._rows(f"SELECT 1 FROM {current} LIMIT 1", bounds)
-        known = self._count(f"staged s JOIN {current} m ON {match}", bounds) if there else 0
+        inside = " AND ".join(f"{quoted(k)} BETWEEN ? AND ?" for k in _extent(table))
+        staged, bounds = self._ends(table, "staged", [])
+        there, bounds = self._ends(table, f"main.{name} WHERE {inside}", bounds) if staged else (0, bounds)
+        current = f"(SELECT * FROM main.{name} WHERE {inside})"
+        known = self._count(f"(SELECT * FROM staged WHERE {inside}) s JOIN {current} m ON {match}", bounds * 2) if there else 0
         if not known:
             self._connection.execute(f"INSERT INTO main.{name} SELECT {columns}, ? FROM staged s{order}", [known_at])
             return Changes(inserted=staged)
@@ -227,13 +228,12 @@ class DuckDBStore:
         connection.execute(f"INSERT INTO main.{name} SELECT * FROM fresh ORDER BY {listed(_in_order(table))}")
         _drop(connection, "fresh")
 
-    def _bounds(self, table: Table) -> tuple[int, str, list[object]]:
-        """How many rows are staged, and a condition that keeps the search for their keys to the blocks that can hold them."""
-        keys = ("instrument_id", *(("ts",) if "ts" in table.key else ()))
-        ends = ", ".join(f"min({quoted(k)}), max({quoted(k)})" for k in keys)
-        found = self._connection.sql(f"SELECT count(*) AS n, {ends} FROM staged").to_arrow_table()
-        staged, *bounds = (column[0].as_py() for column in found.columns)
-        return staged, " AND ".join(f"{quoted(k)} BETWEEN ? AND ?" for k in keys), bounds
+    def _ends(self, table: Table, rows: str, parameters: list[object]) -> tuple[int, list[object]]:
+        """How many rows there are, and the ends of their extent: a search for their keys can keep to the blocks that meet it."""
+        ends = ", ".join(f"min({quoted(k)}), max({quoted(k)})" for k in _extent(table))
+        found = self._connection.sql(f"SELECT count(*) AS n, {ends} FROM {rows}", params=parameters).to_arrow_table()
+        count, *bounds = (column[0].as_py() for column in found.columns)
+        return count, bounds
 
     def read(
         self, table: Table, selection: Selection, columns: tuple[str, ...] | None = None, *, ordered: bool = True
@@ -357,6 +357,11 @@ class DuckDBStore:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _extent(table: Table) -> tuple[str, ...]:
+    """The columns of a table's key that its rows are ordered by."""
+    return tuple(k for k in ("instrument_id", "ts") if k in table.key)
 
 
 def _in_order(table: Table) -> tuple[str, ...]:
