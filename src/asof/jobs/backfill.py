@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from asof.engine.plan import Plan, plan
 from asof.errors import DefinitionError, NotFound, did_you_mean
 from asof.features.feature_set import FeatureSet
-from asof.jobs.panels import NO_EVENTS, panel_of, sort_bars, sort_events, vectors_of
+from asof.jobs.panels import EVENT_COLUMNS, NO_EVENTS, panel_of, sort_bars, sort_events, vectors_of
 from asof.records import BARS, EVENTS, QUALITY_LOG, UTC
 from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Changes, Selection, Store, vectors_table
 
@@ -186,7 +186,7 @@ def _compute(
     feature_set = the_plan.feature_set
     columns = ("instrument_id", "ts", "available_at", *(c for c in the_plan.bar_columns if c in BARS.names))
     chosen = part.selection(timeframe, part.read_from, part.end)
-    bars = sort_bars(_joined(store.read(BARS_TABLE, chosen, columns, ordered=False)))
+    bars = sort_bars(_joined(store.read(BARS_TABLE, chosen, columns, ordered=False), BARS))
     if not len(bars.table):
         return vectors_table(feature_set).schema.empty_table()
     events = NO_EVENTS
@@ -194,7 +194,7 @@ def _compute(
         ts = pc.min_max(bars.table["ts"]).as_py()
         window = timedelta(microseconds=feature_set.event_window)
         seen = part.selection(None, ts["min"] - window, ts["max"])
-        events = sort_events(pa.concat_tables([EVENTS.empty_table(), *store.read(EVENTS_TABLE, seen, ordered=False)]))
+        events = sort_events(_joined(store.read(EVENTS_TABLE, seen, EVENT_COLUMNS, ordered=False), EVENTS))
     panel = panel_of(the_plan, timeframe, bars, events)
     vectors = vectors_of(the_plan, panel, timeframe, bars, now, pipeline_version, threads)
     if part.start:
@@ -202,9 +202,9 @@ def _compute(
     return vectors
 
 
-def _joined(tables: Iterator[pa.Table]) -> pa.Table:
+def _joined(tables: Iterator[pa.Table], schema: pa.Schema) -> pa.Table:
     found = list(tables)
-    return pa.concat_tables(found) if found else BARS.empty_table()
+    return pa.concat_tables(found) if found else schema.empty_table()
 
 
 def _log_without_bars(store: Store, feature_set: FeatureSet, timeframe: str, instruments: tuple[str, ...], now: datetime) -> None:

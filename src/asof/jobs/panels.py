@@ -105,6 +105,10 @@ def merge_enrichments(events: pa.Table) -> pa.Table:
     return merged.set_column(merged.schema.get_field_index("enriched_at_utc"), "enriched_at_utc", pa.array(first).cast(UTC))
 
 
+EVENT_COLUMNS = ("instrument_id", "event_id", "enriched_at_utc", "event_time_utc", "score", "confidence")
+"""What `sort_events` needs of events."""
+
+
 def sort_events(events: pa.Table) -> SortedEvents:
     """Events (one row for each instrument and event) sorted by instrument, time and id."""
     names, codes = _encoded(events["instrument_id"])

@@ -49,18 +49,29 @@ def keep_larger(out, x):
         out[i] = x[i] if x[i] > out[i] else out[i]
 
 
+def sum_block(block, x, n):
+    """The sums of the `n` values that begin at each of the block's rows."""
+    block[:] = x[: len(block)]
+    for k in range(1, n - 3, 4):
+        add_four_into(block, x[k:], x[k + 1 :], x[k + 2 :], x[k + 3 :])
+    for k in range(n - (n - 1) % 4, n):
+        add_into(block, x[k:])
+
+
+def square_block(block, x, centre, n):
+    """The sums of the squared deviations from `centre` of the `n` values that begin at each of the block's rows."""
+    block[:] = 0.0
+    for k in range(0, n - 3, 4):
+        add_four_squares_into(block, x[k:], x[k + 1 :], x[k + 2 :], x[k + 3 :], centre)
+    for k in range(n - n % 4, n):
+        add_square_into(block, x[k:], centre)
+
+
 def rolling_sum(out, x, n):
     """The sum of the last `n` values."""
-    rows = len(x) - n + 1
-    for first in range(0, rows, BLOCK):
-        last = min(first + BLOCK, rows)
-        block = out[first + n - 1 : last + n - 1]
-        block[:] = x[first:last]
-        for k in range(1, n - 3, 4):
-            a, b, c, d = x[first + k :], x[first + k + 1 :], x[first + k + 2 :], x[first + k + 3 :]
-            add_four_into(block, a, b, c, d)
-        for k in range(n - (n - 1) % 4, n):
-            add_into(block, x[first + k : last + k])
+    sums = out[n - 1 :]
+    for first in range(0, len(sums), BLOCK):
+        sum_block(sums[first : first + BLOCK], x[first:], n)
 
 
 def rolling_mean(out, x, n):
@@ -70,30 +81,31 @@ def rolling_mean(out, x, n):
         out[i] = out[i] / n
 
 
+def squared_deviations(out, x, n):
+    """The sum of the squared deviations of the last `n` values from their own mean. Two passes, so no cancellation."""
+    room = out[:BLOCK].copy()
+    squares = out[n - 1 :]
+    for first in range(0, len(squares), BLOCK):
+        block = squares[first : first + BLOCK]
+        centre = room[: len(block)]
+        sum_block(centre, x[first:], n)
+        for i in range(len(centre)):
+            centre[i] = centre[i] / n
+        square_block(block, x[first:], centre, n)
+
+
 def rolling_var(out, x, n, ddof):
-    """The variance of the last `n` values about their own mean, divided by `n - ddof`. Two passes, so no cancellation."""
-    centre = out.copy()
-    rolling_mean(centre, x, n)
-    rows = len(x) - n + 1
-    for first in range(0, rows, BLOCK):
-        last = min(first + BLOCK, rows)
-        block = out[first + n - 1 : last + n - 1]
-        middle = centre[first + n - 1 : last + n - 1]
-        block[:] = 0.0
-        for k in range(0, n - 3, 4):
-            a, b, c, d = x[first + k :], x[first + k + 1 :], x[first + k + 2 :], x[first + k + 3 :]
-            add_four_squares_into(block, a, b, c, d, middle)
-        for k in range(n - n % 4, n):
-            add_square_into(block, x[first + k : last + k], middle)
-        for i in range(len(block)):
-            block[i] = block[i] / (n - ddof)
+    """The variance of the last `n` values about their own mean, divided by `n - ddof`."""
+    squared_deviations(out, x, n)
+    for i in range(n - 1, len(x)):
+        out[i] = out[i] / (n - ddof)
 
 
 def rolling_std(out, x, n, ddof):
     """The standard deviation of the last `n` values: the square root of `var`."""
-    rolling_var(out, x, n, ddof)
+    squared_deviations(out, x, n)
     for i in range(n - 1, len(x)):
-        out[i] = math.sqrt(out[i])
+        out[i] = math.sqrt(out[i] / (n - ddof))
 
 
 def rolling_min(out, x, n):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from asof.errors import StoreError
 from asof.features.feature_set import FeatureSet
@@ -141,10 +142,11 @@ class DuckDBStore:
         with self.transaction():
             if isinstance(rows, pa.Table):
                 with self._seen_as("staged", rows.combine_chunks()):  # DuckDB reads one chunk on many threads, many on one
-                    return self._merge(table, known_at)
+                    ends = [end for k in _extent(table) for end in pc.min_max(rows[k]).as_py().values()]
+                    return self._merge(table, known_at, len(rows), ends)
             self._stage(table, rows)
             repeats, refused = self._settle_repeats(table)
-            changes = self._merge(table, known_at)
+            changes = self._merge(table, known_at, *self._ends(table, "staged", []))
             _drop(self._connection, "staged")
             return Changes(changes.inserted, changes.corrected, changes.unchanged + repeats, refused if len(refused) else None)
 
@@ -187,15 +189,17 @@ class DuckDBStore:
         assert isinstance(found, int)
         return found
 
-    def _merge(self, table: Table, known_at: datetime) -> Changes:
-        """Compare the staged rows with the current ones; write what is new or changed, and keep what a change supersedes."""
+    def _merge(self, table: Table, known_at: datetime, staged: int, ends: list[object]) -> Changes:
+        """Compare the staged rows with the current ones; write what is new or changed, and keep what a change supersedes.
+
+        `ends` are those of the staged rows' extent: known keys are searched where current rows meet it, and nowhere else.
+        """
         name = quoted(table.name)
         columns = listed(table.schema.names, "s")
         match = " AND ".join(f"s.{quoted(c)} = m.{quoted(c)}" for c in table.key)
         order = f" ORDER BY {listed(_in_order(table), 's')}" if table in (BARS_TABLE, EVENTS_TABLE) else ""  # vectors come in order
         inside = " AND ".join(f"{quoted(k)} BETWEEN ? AND ?" for k in _extent(table))
-        staged, bounds = self._ends(table, "staged", [])
-        there, bounds = self._ends(table, f"main.{name} WHERE {inside}", bounds) if staged else (0, bounds)
+        there, bounds = self._ends(table, f"main.{name} WHERE {inside}", ends) if staged else (0, ends)
         current = f"(SELECT * FROM main.{name} WHERE {inside})"
         known = self._count(f"(SELECT * FROM staged WHERE {inside}) s JOIN {current} m ON {match}", bounds * 2) if there else 0
         if not known:
@@ -229,7 +233,7 @@ class DuckDBStore:
         _drop(connection, "fresh")
 
     def _ends(self, table: Table, rows: str, parameters: list[object]) -> tuple[int, list[object]]:
-        """How many rows there are, and the ends of their extent: a search for their keys can keep to the blocks that meet it."""
+        """How many rows there are, and the ends of their extent."""
         ends = ", ".join(f"min({quoted(k)}), max({quoted(k)})" for k in _extent(table))
         found = self._connection.sql(f"SELECT count(*) AS n, {ends} FROM {rows}", params=parameters).to_arrow_table()
         count, *bounds = (column[0].as_py() for column in found.columns)
