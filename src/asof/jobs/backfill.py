@@ -130,7 +130,7 @@ def _regrouped(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
         waiting.append(table)
         while sum(map(len, waiting)) >= rows:
             whole = pa.concat_tables(waiting)
-            yield whole.slice(0, rows)
+            yield whole.slice(0, rows).combine_chunks()  # here, where nobody waits for it
             waiting = [whole.slice(rows)]
     rest = pa.concat_tables(waiting) if waiting else []
     if len(rest):

@@ -1,4 +1,4 @@
-"""What every store does: a dozen methods, Arrow in and Arrow out."""
+"""What every store does: Arrow in and Arrow out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from asof.features.feature_set import FeatureSet
-from asof.records import BARS, EVENTS, vector_schema
+from asof.records import BARS, EVENTS, UTC, vector_schema
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,13 @@ class Changes:
 
     def __add__(self, other: Changes) -> Changes:
         return Changes(self.inserted + other.inserted, self.corrected + other.corrected, self.unchanged + other.unchanged)
+
+
+CHANGES = pa.schema([("kind", pa.string()), ("instrument_id", pa.string()), ("timeframe", pa.string()), ("time", UTC)])
+"""A changed record: `bars` of a timeframe by the open of the bar, or `events` (of no timeframe) by the time of their first enrichment."""
+
+FOLLOWING = "changes/"
+"""What the names of followers' positions begin with."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +133,26 @@ class Store(Protocol):
 
     def append(self, log: str, rows: pa.Table) -> int:
         """Add rows to `quarantine` or `feature_quality_log`, those that are not there yet; how many were."""
+        ...
+
+    def follow(self, name: str) -> None:
+        """Keep what changes from now on for the follower `name`. One that follows already goes on from where it is."""
+        ...
+
+    def changes(self, name: str) -> tuple[pa.Table, str]:
+        """The bars and events that were inserted, corrected or withdrawn since the follower last moved, as `CHANGES`, and where to.
+
+        An event that takes another place is there with both. A record that has changed twice may be there twice. Raises `NotFound`
+        for a name that does not follow.
+        """
+        ...
+
+    def positions(self, prefix: str) -> dict[str, str]:
+        """How far readers whose names begin so have come in what they read."""
+        ...
+
+    def move(self, positions: Mapping[str, str]) -> None:
+        """Keep how far readers have come, in the transaction that this thread is in: with the rows that they made, or not at all."""
         ...
 
     def facts(self) -> Mapping[str, object]:
