@@ -285,7 +285,7 @@ def small_disk(postgres: Postgres) -> Iterator[str]:
         pytest.skip("only root can mount a small disk under a server of its own")
     folder = postgres.cluster.folder / "small"
     folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", folder], capture_output=True, text=True, check=False)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", folder], capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
     shutil.chown(folder, "postgres")

@@ -18,11 +18,21 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from asof.errors import StoreError
+from asof.errors import NotFound, StoreError
 from asof.features.feature_set import FeatureSet
 from asof.records import QUALITY_LOG, QUARANTINE
 from asof.stores.statements import clashing, column_types, condition, listed, place_events, quoted, revisions, settled
-from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Changes, Registered, Selection, Table, vectors_table
+from asof.stores.store import (
+    BARS_TABLE,
+    CHANGES,
+    EVENTS_TABLE,
+    FOLLOWING,
+    Changes,
+    Registered,
+    Selection,
+    Table,
+    vectors_table,
+)
 from asof.timeframes import timeframe as timeframe_micros
 
 LAYOUT = 1
@@ -46,6 +56,11 @@ CREATE TABLE IF NOT EXISTS changes (
 );
 CREATE TABLE IF NOT EXISTS positions (name VARCHAR PRIMARY KEY, position VARCHAR NOT NULL, moved_at TIMESTAMPTZ NOT NULL);
 """
+
+
+_FOLLOWED = "SELECT 1 FROM positions WHERE starts_with(name, ?) LIMIT 1"
+_PRUNE = "DELETE FROM changes WHERE number <= (SELECT min(position::BIGINT) FROM positions WHERE starts_with(name, ?))"
+"""Changes that every follower has seen are needed no more."""
 
 
 class DuckDBStore:
@@ -208,6 +223,7 @@ class DuckDBStore:
         current = f"(SELECT * FROM main.{name} WHERE {inside})"
         known = self._count(f"(SELECT * FROM staged WHERE {inside}) s JOIN {current} m ON {match}", bounds * 2) if there else 0
         if not known:
+            self._note(table, "staged s", [])
             self._connection.execute(f"INSERT INTO main.{name} SELECT {columns}, ? FROM staged s{order}", [known_at])
             return Changes(inserted=staged)
         source = "staged"
@@ -215,8 +231,9 @@ class DuckDBStore:
             self._connection.execute(f"CREATE OR REPLACE TEMP VIEW placed AS {place_events()}")
             source = "placed"
         if known < staged:
-            unknown = f"SELECT {columns}, ? FROM {source} s ANTI JOIN {current} m ON {match}{order}"
-            self._connection.execute(f"INSERT INTO main.{name} {unknown}", [known_at, *bounds])
+            unknown = f"{source} s ANTI JOIN {current} m ON {match}"
+            self._note(table, unknown, bounds)
+            self._connection.execute(f"INSERT INTO main.{name} SELECT {columns}, ? FROM {unknown}{order}", [known_at, *bounds])
         differs = " OR ".join(f"s.{quoted(c)} IS DISTINCT FROM m.{quoted(c)}" for c in table.compared)
         changed = f"{source} s JOIN {current} m ON {match} WHERE {differs}"
         corrected = self._count(changed, bounds)
@@ -231,11 +248,25 @@ class DuckDBStore:
         columns = listed(table.schema.names, "s")
         connection.execute(f"CREATE OR REPLACE TEMP TABLE fresh AS SELECT {columns}, {since} FROM {found}", [known_at, *bounds])
         same = " AND ".join(f"f.{quoted(c)} = m.{quoted(c)}" for c in table.key)
+        self._note(table, "fresh s", [])
+        if table is EVENTS_TABLE:  # an event that takes another place leaves its old one
+            self._note(table, f"main.{name} s JOIN fresh f ON {same.replace('m.', 's.')} AND s.enriched_at_utc <> f.enriched_at_utc", [])
         past = f"SELECT {listed(table.schema.names, 'm')}, m.known_from, f.known_from FROM main.{name} m JOIN fresh f ON {same}"
         connection.execute(f"INSERT INTO history.{name} {past}")
         connection.execute(f"DELETE FROM main.{name} m USING fresh f WHERE {same}")
         connection.execute(f"INSERT INTO main.{name} SELECT * FROM fresh ORDER BY {listed(_in_order(table))}")
         _drop(connection, "fresh")
+
+    def _note(self, table: Table, changed: str, parameters: list[object]) -> None:
+        """Note changed bars and events for those who follow."""
+        if table not in (BARS_TABLE, EVENTS_TABLE) or not self._rows(_FOLLOWED, [FOLLOWING]):
+            return
+        timeframe = "s.timeframe" if table is BARS_TABLE else "NULL::VARCHAR"
+        self._connection.execute(
+            f"INSERT INTO changes SELECT nextval('change'), '{table.name}', instrument_id, timeframe, times FROM ("
+            f"SELECT s.instrument_id, {timeframe} AS timeframe, list(s.{_time(table)}) AS times FROM {changed} GROUP BY ALL)",
+            parameters,
+        )
 
     def _ends(self, table: Table, rows: str, parameters: list[object]) -> tuple[int, list[object]]:
         """How many rows there are, and the ends of their extent."""
@@ -248,8 +279,8 @@ class DuckDBStore:
         self, table: Table, selection: Selection, columns: tuple[str, ...] | None = None, *, ordered: bool = True
     ) -> Iterator[pa.Table]:
         """See `Store.read`."""
-        time = "ts" if "ts" in table.schema.names else "enriched_at_utc"
-        order = f" ORDER BY instrument_id, {time}{'' if 'ts' in table.schema.names else ', event_id'}" if ordered else ""
+        time = _time(table)
+        order = f" ORDER BY instrument_id, {time}{'' if time == 'ts' else ', event_id'}" if ordered else ""
         where, parameters = condition(table, selection, time, _among)
         names = listed(columns or table.schema.names)
         source, known = revisions(table, selection, "main.")
@@ -347,6 +378,38 @@ class DuckDBStore:
         assert isinstance(done[0][0], int)
         return done[0][0]
 
+    def follow(self, name: str) -> None:
+        """See `Store.follow`."""
+        with self.transaction():
+            if FOLLOWING + name not in self.positions(FOLLOWING):
+                self.move({FOLLOWING + name: str(self._rows("SELECT nextval('change')")[0][0])})
+
+    def changes(self, name: str) -> tuple[pa.Table, str]:
+        """See `Store.changes`."""
+        with self._lock, self._errors(_cannot_read):
+            if (since := self.positions(FOLLOWING).get(FOLLOWING + name)) is None:
+                raise NotFound(f"{name} does not follow what changes in {self.url}")
+            found = self._connection.sql(
+                "SELECT kind, instrument_id, timeframe, unnest(times) AS time FROM changes WHERE number > ?::BIGINT ORDER BY ALL",
+                params=[since],
+            ).to_arrow_table()
+            newest = self._rows("SELECT max(number) FROM changes")[0][0]
+        return found.cast(CHANGES), since if newest is None else str(newest)
+
+    def positions(self, prefix: str) -> dict[str, str]:
+        """See `Store.positions`."""
+        with self._lock, self._errors(_cannot_read):
+            found = self._rows("SELECT name, position FROM positions WHERE starts_with(name, ?) ORDER BY name", [prefix])
+        return {str(name): str(position) for name, position in found}
+
+    def move(self, positions: Mapping[str, str]) -> None:
+        """See `Store.move`."""
+        with self.transaction():
+            for name, position in positions.items():
+                self._connection.execute("INSERT OR REPLACE INTO positions VALUES (?, ?, ?)", [name, position, datetime.now(UTC)])
+            if any(name.startswith(FOLLOWING) for name in positions):
+                self._connection.execute(_PRUNE, [FOLLOWING])
+
     def facts(self) -> Mapping[str, object]:
         """See `Store.facts`."""
         with self._lock, self._errors(_cannot_read):
@@ -368,6 +431,11 @@ class DuckDBStore:
         self.close()
 
 
+def _time(table: Table) -> str:
+    """The column that `Selection.start` and `Selection.end` are about."""
+    return "ts" if "ts" in table.schema.names else "enriched_at_utc"
+
+
 def _extent(table: Table) -> tuple[str, ...]:
     """The columns of a table's key that its rows are ordered by."""
     return tuple(k for k in ("instrument_id", "ts") if k in table.key)
@@ -375,8 +443,7 @@ def _extent(table: Table) -> tuple[str, ...]:
 
 def _in_order(table: Table) -> tuple[str, ...]:
     """The columns by which a table's rows are written, so that blocks hold what is read together."""
-    time = "ts" if "ts" in table.schema.names else "enriched_at_utc"
-    return tuple(dict.fromkeys(("instrument_id", *(("timeframe",) if "timeframe" in table.key else ()), time)))
+    return tuple(dict.fromkeys(("instrument_id", *(("timeframe",) if "timeframe" in table.key else ()), _time(table))))
 
 
 def _typed(found: pa.Table, table: Table) -> pa.Table:

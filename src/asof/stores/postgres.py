@@ -7,6 +7,7 @@ binary `COPY`, both ways. Superseded revisions are kept by triggers in the datab
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import ClientCursor, errors
 
-from asof.errors import StoreError
+from asof.errors import NotFound, StoreError
 from asof.features.feature_set import FeatureSet
 from asof.records import QUALITY_LOG, QUARANTINE, UTC
 from asof.stores import postgres_writing as writing
@@ -25,7 +26,17 @@ from asof.stores.postgres_server import Connection, Server, query
 from asof.stores.postgres_tables import Bars, Events, Layout, Vectors
 from asof.stores.postgres_writing import copied_out, copy_into
 from asof.stores.statements import column_types, condition, listed, quoted, revisions
-from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Changes, Registered, Selection, Table, vectors_table
+from asof.stores.store import (
+    BARS_TABLE,
+    CHANGES,
+    EVENTS_TABLE,
+    FOLLOWING,
+    Changes,
+    Registered,
+    Selection,
+    Table,
+    vectors_table,
+)
 
 LOGS = {"quarantine": QUARANTINE, "feature_quality_log": QUALITY_LOG}
 ENTITIES = pa.schema([("instrument_id", pa.string()), ("event_timestamp", UTC), ("row", pa.int64())])
@@ -88,9 +99,33 @@ SELECT name, rows FROM (
 """
 KEPT_SQL = r"""
 SELECT count(*) FROM pg_trigger
-WHERE tgrelid IN ('ohlcv'::regclass, 'events'::regclass, 'feature_vectors'::regclass) AND tgname LIKE 'asof\_keep\_%' AND tgenabled <> 'D'
+WHERE tgrelid IN ('ohlcv'::regclass, 'events'::regclass, 'feature_vectors'::regclass) AND tgname ~ '^asof_(keep|note)_' AND tgenabled <> 'D'
 """
-"""How many of the triggers that keep revisions are there: two for each table."""
+"""How many of the triggers are there: two that keep revisions for each table, and one for bars and events that notes what is new."""
+
+
+FOLLOWED_SQL = "SELECT position FROM positions WHERE name = %s"
+WRITERS_SQL = """
+SELECT virtualtransaction FROM pg_locks
+WHERE relation IN ('ohlcv'::regclass, 'events'::regclass) AND mode = 'RowExclusiveLock' AND pid <> pg_backend_pid()
+"""
+CHANGES_SQL = """
+SELECT kind, instrument_id, timeframe, unnest(times) AS time FROM changes
+WHERE xact >= pg_snapshot_xmin(?::pg_snapshot) AND pg_visible_in_snapshot(xact, ?) AND NOT pg_visible_in_snapshot(xact, ?)
+ORDER BY kind, instrument_id COLLATE "C", timeframe, time
+"""
+"""What is visible in a newer snapshot and was not in an older one: a transaction that commits late is not missed, as by a clock."""
+MOVE_SQL = """
+INSERT INTO positions (name, position) VALUES (%s, %s)
+ON CONFLICT (name) DO UPDATE SET position = excluded.position, moved_at = clock_timestamp()
+"""
+PRUNE_SQL = """
+DELETE FROM changes WHERE xact < (
+    SELECT min(pg_snapshot_xmin(nullif(position, '')::pg_snapshot)::text::numeric)::text::xid8
+    FROM positions WHERE starts_with(name, 'changes/')
+)
+"""
+"""Changes that every follower has seen are needed no more."""
 
 
 class PostgresStore:
@@ -125,6 +160,16 @@ class PostgresStore:
                 yield connection
             finally:
                 self._thread.connection = None
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        """The connection of this thread's transaction, or one for the block alone."""
+        outer: Connection | None = getattr(self._thread, "connection", None)
+        if outer is not None:
+            yield outer
+            return
+        with self._server.connection() as connection:
+            yield connection
 
     def upsert(self, table: Table, rows: pa.Table | Iterable[pa.Table], known_at: datetime) -> Changes:
         """See `Store.upsert`."""
@@ -233,15 +278,51 @@ class PostgresStore:
                 query(f"INSERT INTO {quoted(log)} ({listed(schema.names)}) SELECT {', '.join(values)} FROM {staged} ON CONFLICT DO NOTHING")
             ).rowcount
 
+    def follow(self, name: str) -> None:
+        """See `Store.follow`. Waits for the transactions that were writing before anybody followed, for they noted nothing."""
+        with self._server.connection() as connection:
+            connection.execute("INSERT INTO positions (name, position) VALUES (%s, '') ON CONFLICT DO NOTHING", [FOLLOWING + name])
+            if connection.execute(FOLLOWED_SQL, [FOLLOWING + name]).fetchone() != ("",):
+                return
+            writing = set(connection.execute(WRITERS_SQL))
+            while writing := writing & set(connection.execute(WRITERS_SQL)):
+                time.sleep(0.05)
+            connection.execute("UPDATE positions SET position = pg_current_snapshot()::text WHERE name = %s", [FOLLOWING + name])
+
+    def changes(self, name: str) -> tuple[pa.Table, str]:
+        """See `Store.changes`."""
+        with self._server.connection() as connection:
+            since = connection.execute(FOLLOWED_SQL, [FOLLOWING + name]).fetchone()
+            now = connection.execute("SELECT pg_current_snapshot()::text").fetchone()
+            if since in (None, ("",)) or since is None or now is None:
+                raise NotFound(f"{name} does not follow what changes in {self.url}")
+            return _joined(copied_out(connection, CHANGES_SQL, [*since, *now, *since], CHANGES), CHANGES), str(now[0])
+
+    def positions(self, prefix: str) -> dict[str, str]:
+        """See `Store.positions`."""
+        with self._reading() as connection:
+            found = connection.execute("SELECT name, position FROM positions WHERE starts_with(name, %s) ORDER BY name", [prefix])
+            return {str(name): str(position) for name, position in found}
+
+    def move(self, positions: Mapping[str, str]) -> None:
+        """See `Store.move`."""
+        with self._writing() as connection:
+            for name, position in positions.items():
+                connection.execute(MOVE_SQL, [name, position])
+            if any(name.startswith(FOLLOWING) for name in positions):
+                connection.execute(PRUNE_SQL.encode())
+
     def facts(self) -> Mapping[str, object]:
         """See `Store.facts`."""
         with self._server.connection() as connection:
             counts = {str(name): count for name, count in connection.execute(query(COUNT_SQL))}
-            kept = connection.execute(KEPT_SQL.encode()).fetchone() == (6,)
+            kept = connection.execute(KEPT_SQL.encode()).fetchone() == (8,)
             version, extension = connection.info.parameter_status("server_version"), timescale(connection)
         findings = [_about_timescale(*extension)]
         if not kept:
-            findings.append(("bad", "revisions", "a table has lost the triggers that keep them", "asof migrate, for ohlcv"))
+            findings.append(
+                ("bad", "revisions", "a table has lost the triggers that keep them, or note changes", "asof migrate, for ohlcv")
+            )
         return {"kind": "PostgreSQL", "version": version, "layout": LAYOUT, "rows": counts, "findings": findings}
 
     def close(self) -> None:

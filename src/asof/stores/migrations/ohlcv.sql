@@ -73,6 +73,9 @@ BEGIN
         OLD.instrument_id, OLD.timeframe, OLD.ts, OLD.open, OLD.high, OLD.low, OLD.close, OLD.volume, OLD.source, OLD.available_at,
         OLD.known_from, ends
     );
+    IF asof_followed() THEN
+        INSERT INTO changes (kind, instrument_id, timeframe, times) VALUES ('bars', OLD.instrument_id, OLD.timeframe, ARRAY[OLD.ts]);
+    END IF;
     IF TG_OP = 'DELETE' THEN
         RETURN OLD;
     END IF;
@@ -89,5 +92,29 @@ BEGIN
             (NEW.instrument_id, NEW.timeframe, NEW.ts, NEW.open, NEW.high, NEW.low, NEW.close, NEW.volume, NEW.available_at)
         ) EXECUTE FUNCTION asof_keep_ohlcv();
         CREATE OR REPLACE TRIGGER asof_keep_deleted BEFORE DELETE ON ohlcv FOR EACH ROW EXECUTE FUNCTION asof_keep_ohlcv();
+    END IF;
+END $$;
+
+-- What is inserted is noted once a statement; for hypertables of TimescaleDB before 2.18, which cannot, once a row.
+CREATE OR REPLACE FUNCTION asof_note_ohlcv() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    IF asof_followed() AND TG_LEVEL = 'ROW' THEN
+        INSERT INTO changes (kind, instrument_id, timeframe, times) VALUES ('bars', NEW.instrument_id, NEW.timeframe, ARRAY[NEW.ts]);
+    ELSIF asof_followed() THEN
+        INSERT INTO changes (kind, instrument_id, timeframe, times)
+            SELECT 'bars', instrument_id, timeframe, array_agg(ts) FROM inserted GROUP BY instrument_id, timeframe;
+    END IF;
+    RETURN NULL;
+END $$;
+
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'ohlcv'::regclass AND tgname = 'asof_note_inserted' AND tgenabled <> 'D') THEN
+        BEGIN
+            CREATE OR REPLACE TRIGGER asof_note_inserted AFTER INSERT ON ohlcv REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT
+                EXECUTE FUNCTION asof_note_ohlcv();
+        EXCEPTION WHEN feature_not_supported THEN
+            CREATE OR REPLACE TRIGGER asof_note_inserted AFTER INSERT ON ohlcv FOR EACH ROW EXECUTE FUNCTION asof_note_ohlcv();
+        END;
     END IF;
 END $$;

@@ -5,7 +5,14 @@ CREATE FUNCTION pg_temp.asof_chunk(relation regclass, segments text) RETURNS voi
 DECLARE
     columnstore_after constant interval := nullif(current_setting('asof.columnstore_after'), '');
     retention constant interval := nullif(current_setting('asof.retention'), '');
+    -- Before 2.18 a hypertable cannot note what a statement inserts, only what each row does.
+    noted_by_statement constant boolean := relation = 'ohlcv'::regclass AND
+        (SELECT string_to_array(extversion, '.')::int[] < '{2,18}' FROM pg_extension WHERE extname = 'timescaledb');
 BEGIN
+    IF noted_by_statement AND NOT EXISTS (SELECT FROM timescaledb_information.hypertables WHERE hypertable_name = relation::text) THEN
+        DROP TRIGGER asof_note_inserted ON ohlcv;
+        CREATE TRIGGER asof_note_inserted AFTER INSERT ON ohlcv FOR EACH ROW EXECUTE FUNCTION asof_note_ohlcv();
+    END IF;
     PERFORM create_hypertable(
         relation, by_range('ts', INTERVAL '7 days'), create_default_indexes => false, if_not_exists => true, migrate_data => true
     );
