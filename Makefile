@@ -101,7 +101,7 @@ bench: $(STAMP) ## the benchmarks, beside their peers
 
 lock: ## resolve requirements.lock anew (needs uv); LOCK="--upgrade" takes newer versions
 	@command -v $(UV) >/dev/null || { echo "make lock: there is no $(UV); pip install uv, or say where it is: make lock UV=/path/to/uv" >&2; exit 1; }
-	$(UV) pip compile pyproject.toml --all-extras --group test --group lint --group docs --group bench --group build \
+	$(UV) pip compile pyproject.toml --all-extras --group test --group lint --group docs --group bench --group build --group dashboards \
 	    --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-header --no-emit-index-url --quiet \
 	    $(LOCK) --output-file requirements.lock >/dev/null
 

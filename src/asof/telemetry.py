@@ -1,0 +1,51 @@
+"""What the service tells of itself: metrics for Prometheus."""
+
+from __future__ import annotations
+
+import platform
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+from asof import __version__
+
+PREFIX = "feature_store"
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""The buckets of durations."""
+
+
+class Metrics:
+    """The metrics of one service, in a registry of their own. No label holds an instrument: their number is not ours to bound."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+        def counter(name: str, says: str, *labels: str) -> Counter:
+            return Counter(f"{PREFIX}_{name}", says, labels, registry=self.registry)
+
+        def gauge(name: str, says: str, *labels: str) -> Gauge:
+            return Gauge(f"{PREFIX}_{name}", says, labels, registry=self.registry)
+
+        def histogram(name: str, says: str) -> Histogram:
+            return Histogram(f"{PREFIX}_{name}", says, registry=self.registry, buckets=SECONDS)
+
+        self.compute_runs = counter("compute_runs", "Cycles of the compute loop that have ended, whatever they found to do")
+        self.vectors_upserted = counter("feature_vectors_upserted", "Vectors that were new or changed, and were written")
+        self.compute_failed = counter("compute_failed", "What could not be computed or written, by reason", "reason")
+        self.quality_flags = counter("quality_flag", "Flags raised by the vectors that were written", "flag")
+        self.compute_seconds = histogram("compute_duration_seconds", "A cycle of the compute loop that found something to do")
+        self.upsert_seconds = histogram("db_upsert_duration_seconds", "Writing the vectors of a cycle to the database")
+        self.last_success = gauge("last_success_timestamp", "When a cycle of the compute loop last ended without a failure, in Unix time")
+        self.last_feature_ts = gauge("last_feature_ts_timestamp", "The open of the newest bar that has a vector, in Unix time", "timeframe")
+        self.cached_events = gauge("cached_events", "Events that were read and wait to be written")
+
+        self.events = counter("events", "Events read from the broker, by what became of them", "outcome")
+        self.messages_refused = counter("messages_refused", "Messages that could not be used, by reason", "reason")
+        self.dead_letters = counter("dead_letters", "Messages given to the dead-letter topic")
+        self.lag_messages = gauge("kafka_lag_messages", "Messages behind the end of a partition", "topic", "partition")
+        self.lag_seconds = gauge(
+            "kafka_lag_seconds", "Age of the newest message that was stored, while there are newer ones", "topic", "partition"
+        )
+        self.paused = gauge("kafka_paused", "1 while reading is paused because the database is slow or away, else 0")
+        self.store_up = gauge("store_up", "1 where the database answered last, else 0")
+        self.build = Info(f"{PREFIX}_build", "What runs here", registry=self.registry)
+        self.build.info({"version": __version__, "python": platform.python_version()})
