@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Protocol
 
 import typer.main
+from pydantic import SecretStr
 
 from asof.cli.app import app
 from asof.config import Settings
@@ -56,7 +57,15 @@ ABOUT = {
 }
 """A sentence for each family."""
 
-KINDS = {str: "text", int: "whole number", Path | None: "path"}
+KINDS = {
+    str: "text",
+    str | None: "text",
+    int: "whole number",
+    float: "number",
+    Path | None: "path",
+    SecretStr | None: "text, kept secret",
+    tuple[str, ...]: "list of text",
+}
 """How the types of settings are called."""
 
 MISSING = {
@@ -238,11 +247,20 @@ def settings() -> str:
     """Every setting of `asof.toml` and its environment variable."""
     rows = []
     for name, field in Settings.model_fields.items():
-        variable = field.validation_alias.choices[0]  # type: ignore[union-attr]  # each setting has its alias choices
+        variable = field.validation_alias
         kind = KINDS[field.annotation]
         bounds = ", ".join(filter(None, map(bound, field.metadata)))
-        default = code(str(field.default)) if field.default is not None else ""
-        rows.append((code(name), code(str(variable)), prose(field.description or ""), kind, bounds, default))
+        default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+        rows.append(
+            (
+                code(name),
+                code(str(variable)),
+                prose(field.description or ""),
+                kind,
+                bounds,
+                code(str(default)) if default not in (None, "") else "",
+            )
+        )
     return (
         "\n\n".join(
             [

@@ -172,7 +172,7 @@ def connect(url: str | None = None, *, memory: str | None = None, threads: int |
     A file that is not there is made, unless `create` is false. Raises `StoreError` where it cannot be opened, saying who holds it.
     """
     settings = load_settings()
-    return FeatureStore(open_store(url or settings.store, memory=memory, threads=threads, create=create), settings)
+    return FeatureStore(open_store(url or settings.store_url, memory=memory, threads=threads, create=create), settings)
 
 
 def _time(value: Time, what: str, *, through: bool = False) -> datetime | None:

@@ -85,7 +85,7 @@ def _caches() -> list[Finding]:
 
 def _store(url: str | None) -> list[Finding]:
     try:
-        shown = url or load_settings().store
+        shown = url or load_settings().store_url
         scheme, rest = scheme_of(shown)
         if scheme == "duckdb" and not Path(rest.removeprefix("/")).exists():
             return [Finding("note", "store", f"{shown} does not exist yet", "asof ingest bars FILE --timeframe 1d makes it")]

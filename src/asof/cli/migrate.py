@@ -23,13 +23,13 @@ def migrate(
     settings = load_settings()
     ages = [None if age == "off" else age for age in (settings.columnstore_after, settings.retention)]
     if print_sql:
-        scripts = migration_scripts(store or settings.store, *ages)
+        scripts = migration_scripts(store or settings.store_url, *ages)
         if as_json:
             emit({"pending": scripts})
         for name, sql in () if as_json else scripts.items():
             out.print(f"-- {name}\n{sql}", markup=False, soft_wrap=True)
         return
-    done = migrate_store(store or settings.store, *ages)
+    done = migrate_store(store or settings.store_url, *ages)
     if as_json:
         emit({"migrated": done})
         return
