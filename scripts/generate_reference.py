@@ -251,16 +251,8 @@ def settings() -> str:
         kind = KINDS[field.annotation]
         bounds = ", ".join(filter(None, map(bound, field.metadata)))
         default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
-        rows.append(
-            (
-                code(name),
-                code(str(variable)),
-                prose(field.description or ""),
-                kind,
-                bounds,
-                code(str(default)) if default not in (None, "") else "",
-            )
-        )
+        shown = "" if default in (None, "") else code(str(default))
+        rows.append((code(name), code(str(variable)), prose(field.description or ""), kind, bounds, shown))
     return (
         "\n\n".join(
             [
@@ -274,7 +266,7 @@ def settings() -> str:
 
 
 def bound(limit: object) -> str:
-    names = {"ge": "at least", "le": "at most", "min_length": "characters: at least"}
+    names = {"ge": "at least", "le": "at most", "gt": "above", "min_length": "length: at least"}
     return ", ".join(f"{words} {getattr(limit, name):,}" for name, words in names.items() if hasattr(limit, name))
 
 

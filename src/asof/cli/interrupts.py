@@ -1,8 +1,9 @@
-"""Ctrl-C: noted as well as raised, because a library may swallow what is raised inside it, as an import inside of Arrow does."""
+"""Ctrl-C: noted as well as raised, because what is raised may be lost: a library swallows it, or it comes while an object is deleted."""
 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,11 +19,13 @@ def watching() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, _note)
+    before, shown = signal.signal(signal.SIGINT, _note), sys.unraisablehook
+    sys.unraisablehook = lambda lost: None if lost.exc_type is KeyboardInterrupt else shown(lost)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+        sys.unraisablehook = shown
 
 
 def _note(number: int, frame: FrameType | None) -> None:
