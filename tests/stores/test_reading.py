@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from asof import FeatureSet, bars
 from asof.records import QUALITY_LOG, QUARANTINE, UTC
-from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Selection, Store
+from asof.stores.store import BARS_TABLE, EVENTS_TABLE, SPANS, Selection, Store
 from tests.stores.conftest import Opener
 from tests.stores.rows import MINI, NOON, VECTORS_TABLE, bar, bars_of, event, events_of, later, minute, vector, vectors_of
 
@@ -155,3 +155,29 @@ def test_a_log_takes_each_entry_once_whenever_it_was_detected(store: Store, log:
 def test_the_facts_count_the_rows_of_every_table(filled: Store) -> None:
     filled.upsert(EVENTS_TABLE, events_of(event("e", 0)), NOON)
     assert filled.facts()["rows"] == {"bars": 0, "events": 1, "mini": 5, "quarantine": 0, "feature_quality_log": 0}
+
+
+SPANNED = [("A", 4, 6), ("B", 1, 1), ("C", 0, 9)]
+"""Spans in minutes: in the middle, at the beginning, of an instrument without bars."""
+
+
+def spans_of(*spans: tuple[str, float, float]) -> pa.Table:
+    return pa.Table.from_pylist([{"instrument_id": i, "first": minute(a), "last": minute(b)} for i, a, b in spans], schema=SPANS)
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_around_spans_are_the_bars_in_them_and_so_many_before_and_after(store: Store, few: bool) -> None:
+    others = [bar(n, instrument=f"X{k:02d}") for n in range(6) for k in range(0 if few else 30)]
+    series = [bar(n, float(n), instrument) for instrument in "AB" for n in (0, 1, 2, 5, 6, 8, 9, 30)]
+    store.upsert(BARS_TABLE, bars_of(*series, *others, bar(3) | {"timeframe": "5m"}), NOON)
+    more = [(f"X{k:02d}", 2, 3) for k in range(0 if few else 30)]
+    found = store.around("1m", spans_of(*SPANNED, *more), 2, ("instrument_id", "ts", "close"))
+    rows = sorted((row["instrument_id"], row["ts"]) for row in found.to_pylist())
+    expected = [("A", n) for n in (1, 2, 5, 6, 8, 9)] + [("B", n) for n in (0, 1, 2, 5)]
+    assert rows == [(i, minute(n)) for i, n in [*expected, *((f"X{k:02d}", n) for k in range(0 if few else 30) for n in range(6))]]
+
+
+def test_around_no_spans_is_nothing(store: Store) -> None:
+    store.upsert(BARS_TABLE, bars_of(bar(0)), NOON)
+    assert store.around("1m", spans_of(), 2, ("ts", "close")).to_pydict() == {"ts": [], "close": []}
+    assert store.around("5m", spans_of(("A", 0, 9)), 2, ("ts", "close")).to_pydict() == {"ts": [], "close": []}

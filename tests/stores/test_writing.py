@@ -257,3 +257,21 @@ def test_vectors_of_a_set_that_is_not_registered_are_refused_with_the_mend(store
         rows_in(store, VECTORS_TABLE)
     with pytest.raises(StoreError, match=r"mini.*asof apply"):
         store.latest(VECTORS_TABLE, Selection("1m"))
+
+
+def test_withdrawn_rows_are_gone_and_their_revisions_are_not(store: Store) -> None:
+    store.register(MINI, NOON)
+    store.upsert(VECTORS_TABLE, vectors_of(vector(0), vector(1), vector(1, instrument="B")), NOON)
+    keys = vectors_of(vector(1), vector(7)).select(VECTORS_TABLE.key)
+    assert store.withdraw(VECTORS_TABLE, keys, later(1)) == 1
+    assert store.withdraw(VECTORS_TABLE, keys, later(2)) == 0
+    left = [(row["instrument_id"], row["ts"]) for row in rows_in(store, VECTORS_TABLE)]
+    assert left == [("A", minute(0)), ("B", minute(1))]
+    known = [len(rows_in(store, VECTORS_TABLE, Selection(known_at=at))) for at in (NOON, later(1) - timedelta(seconds=1), later(1))]
+    assert known == [3, 3, 2]
+    assert store.upsert(VECTORS_TABLE, vectors_of(vector(1)), later(3)) == Changes(inserted=1)
+
+
+def test_what_the_store_keeps_ready_can_be_refreshed_at_any_time(store: Store) -> None:
+    store.refresh()
+    store.refresh()

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from asof.errors import NotFound, StoreError
 from asof.features.feature_set import FeatureSet
-from asof.records import QUALITY_LOG, QUARANTINE
+from asof.records import BARS, QUALITY_LOG, QUARANTINE
 from asof.stores.statements import clashing, column_types, condition, listed, place_events, quoted, revisions, settled
 from asof.stores.store import (
     BARS_TABLE,
@@ -55,6 +55,28 @@ CREATE TABLE IF NOT EXISTS changes (
     number BIGINT NOT NULL, kind VARCHAR NOT NULL, instrument_id VARCHAR NOT NULL, timeframe VARCHAR, times TIMESTAMPTZ[] NOT NULL
 );
 CREATE TABLE IF NOT EXISTS positions (name VARCHAR PRIMARY KEY, position VARCHAR NOT NULL, moved_at TIMESTAMPTZ NOT NULL);
+"""
+
+
+FEW_SPANS = 20
+"""Up to so many spans each is searched for by itself; for more, all bars of their instruments are numbered in one pass."""
+_AROUND_EACH = """
+SELECT {columns} FROM main.bars WHERE instrument_id = $instrument_id AND timeframe = $timeframe AND ts BETWEEN $first AND $last
+UNION ALL (
+    SELECT {columns} FROM main.bars WHERE instrument_id = $instrument_id AND timeframe = $timeframe AND ts < $first
+    ORDER BY ts DESC LIMIT $reach
+) UNION ALL (
+    SELECT {columns} FROM main.bars WHERE instrument_id = $instrument_id AND timeframe = $timeframe AND ts > $last
+    ORDER BY ts LIMIT $reach
+)
+"""
+_AROUND_ALL = """
+SELECT {columns} FROM (
+    SELECT b.*, s.first, s.last,
+        row_number() OVER (PARTITION BY s.instrument_id, s.first, b.ts < s.first ORDER BY b.ts DESC) AS before,
+        row_number() OVER (PARTITION BY s.instrument_id, s.first, b.ts > s.last ORDER BY b.ts) AS after
+    FROM main.bars b JOIN spans s ON b.instrument_id = s.instrument_id WHERE b.timeframe = $timeframe
+) WHERE ts BETWEEN first AND last OR (ts < first AND before <= $reach) OR (ts > last AND after <= $reach)
 """
 
 
@@ -293,6 +315,18 @@ class DuckDBStore:
         finally:
             cursor.close()
 
+    def around(self, timeframe: str, spans: pa.Table, reach: int, columns: tuple[str, ...]) -> pa.Table:
+        """See `Store.around`."""
+        search = _AROUND_EACH if len(spans) <= FEW_SPANS else _AROUND_ALL
+        names = listed(columns)
+        with self._lock, self._errors(_cannot_read), self._seen_as("spans", spans):
+            found = []
+            for row in spans.to_pylist() if search is _AROUND_EACH else [{}]:
+                parameters = {"timeframe": timeframe, "reach": reach, **row}
+                found.append(self._connection.sql(search.format(columns=names), params=parameters).to_arrow_table())
+        bars = pa.concat_tables(found) if found else BARS.empty_table()
+        return _typed(bars.select(columns), BARS_TABLE)
+
     def as_of(self, table: Table, entities: pa.Table, timeframe: str, columns: tuple[str, ...]) -> pa.Table:
         """See `Store.as_of`."""
         name = quoted(table.name)
@@ -331,6 +365,21 @@ class DuckDBStore:
                 params=parameters,
             ).to_arrow_table()
         return _typed(found, table)
+
+    def withdraw(self, table: Table, keys: pa.Table, known_at: datetime) -> int:
+        """See `Store.withdraw`."""
+        name = quoted(table.name)
+        match = " AND ".join(f"k.{quoted(c)} = m.{quoted(c)}" for c in table.key)
+        with self.transaction(), self._seen_as("gone", keys):
+            self._note(table, f"main.{name} s SEMI JOIN gone k ON {match.replace('m.', 's.')}", [])
+            self._connection.execute(
+                f"INSERT INTO history.{name} SELECT m.*, greatest(?, m.known_from + INTERVAL 1 MICROSECOND)"
+                f" FROM main.{name} m SEMI JOIN gone k ON {match}",
+                [known_at],
+            )
+            done = self._rows(f"DELETE FROM main.{name} m USING gone k WHERE {match}")
+        assert isinstance(done[0][0], int)
+        return done[0][0]
 
     def spans(self, timeframe: str | None = None) -> pa.Table:
         """See `Store.spans`."""
@@ -409,6 +458,9 @@ class DuckDBStore:
                 self._connection.execute("INSERT OR REPLACE INTO positions VALUES (?, ?, ?)", [name, position, datetime.now(UTC)])
             if any(name.startswith(FOLLOWING) for name in positions):
                 self._connection.execute(_PRUNE, [FOLLOWING])
+
+    def refresh(self) -> None:
+        """See `Store.refresh`. There is nothing beside the rows."""
 
     def facts(self) -> Mapping[str, object]:
         """See `Store.facts`."""

@@ -31,6 +31,7 @@ from asof.stores.store import (
     CHANGES,
     EVENTS_TABLE,
     FOLLOWING,
+    SPANS,
     Changes,
     Registered,
     Selection,
@@ -40,13 +41,23 @@ from asof.stores.store import (
 
 LOGS = {"quarantine": QUARANTINE, "feature_quality_log": QUALITY_LOG}
 ENTITIES = pa.schema([("instrument_id", pa.string()), ("event_timestamp", UTC), ("row", pa.int64())])
-SPANS = pa.schema([("instrument_id", pa.string()), ("timeframe", pa.string()), ("bars", pa.int64()), ("first", UTC), ("last", UTC)])
+COUNTED = pa.schema([("instrument_id", pa.string()), ("timeframe", pa.string()), ("bars", pa.int64()), ("first", UTC), ("last", UTC)])
 
 BYTEWISE = 'instrument_id COLLATE "C"'
 """Instruments in the order that Arrow and Python have; the bars' table of another program may have another."""
 SPANS_SQL = """
 SELECT instrument_id, timeframe, count(*), min(ts), max(ts) FROM ohlcv
 WHERE ?::text IS NULL OR timeframe = ? GROUP BY instrument_id, timeframe ORDER BY instrument_id COLLATE "C", timeframe COLLATE "C"
+"""
+AROUND_SQL = """
+SELECT {columns} FROM unnest(?::text[], ?::timestamptz[], ?::timestamptz[]) AS s (instrument_id, first, last) CROSS JOIN LATERAL (
+    SELECT * FROM ohlcv WHERE instrument_id = s.instrument_id AND timeframe = ? AND ts BETWEEN s.first AND s.last
+    UNION ALL (
+        SELECT * FROM ohlcv WHERE instrument_id = s.instrument_id AND timeframe = ? AND ts < s.first ORDER BY ts DESC LIMIT ?
+    ) UNION ALL (
+        SELECT * FROM ohlcv WHERE instrument_id = s.instrument_id AND timeframe = ? AND ts > s.last ORDER BY ts LIMIT ?
+    )
+) AS m
 """
 CUTS_SQL = """
 SELECT ts, early FROM (
@@ -207,6 +218,14 @@ class PostgresStore:
                 sql += f" ORDER BY {BYTEWISE}, {layout.time}{tie}"
             yield from copied_out(connection, sql, [*known, *parameters, *version], _schema(table, names), BATCH_ROWS)
 
+    def around(self, timeframe: str, spans: pa.Table, reach: int, columns: tuple[str, ...]) -> pa.Table:
+        """See `Store.around`."""
+        values: list[object] = [spans[name].to_pylist() for name in SPANS.names]
+        schema = _schema(BARS_TABLE, columns)
+        with self._server.connection() as connection:
+            sql = AROUND_SQL.format(columns=Bars().columns(columns, "m"))
+            return _joined(copied_out(connection, sql, [*values, timeframe, timeframe, reach, timeframe, reach], schema), schema)
+
     def as_of(self, table: Table, entities: pa.Table, timeframe: str, columns: tuple[str, ...]) -> pa.Table:
         """See `Store.as_of`."""
         with self._server.connection() as connection, connection.transaction():
@@ -225,10 +244,15 @@ class PostgresStore:
             values = [*parameters, table.name, selection.end, selection.end]
             return _joined(copied_out(connection, sql, values, table.schema), table.schema)
 
+    def withdraw(self, table: Table, keys: pa.Table, known_at: datetime) -> int:
+        """See `Store.withdraw`."""
+        with self._writing() as connection:
+            return writing.withdraw(connection, self._layout(connection, table), keys, known_at)
+
     def spans(self, timeframe: str | None = None) -> pa.Table:
         """See `Store.spans`."""
         with self._server.connection() as connection:
-            return _joined(copied_out(connection, SPANS_SQL, [timeframe, timeframe], SPANS), SPANS)
+            return _joined(copied_out(connection, SPANS_SQL, [timeframe, timeframe], COUNTED), COUNTED)
 
     def cuts(self, timeframe: str, instrument: str, every: int, lookback: int) -> list[tuple[datetime, datetime]]:
         """See `Store.cuts`."""
@@ -311,6 +335,11 @@ class PostgresStore:
                 connection.execute(MOVE_SQL, [name, position])
             if any(name.startswith(FOLLOWING) for name in positions):
                 connection.execute(PRUNE_SQL.encode())
+
+    def refresh(self) -> None:
+        """See `Store.refresh`: the view of the newest vectors."""
+        with self._server.connection() as connection:
+            connection.execute("SELECT refresh_feature_vectors_latest()")
 
     def facts(self) -> Mapping[str, object]:
         """See `Store.facts`."""

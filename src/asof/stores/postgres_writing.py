@@ -19,7 +19,7 @@ from asof.records import UTC
 from asof.stores.postgres_copy import CHUNK_ROWS, decoded, encoded
 from asof.stores.postgres_server import Connection, query
 from asof.stores.postgres_tables import Extent, Layout
-from asof.stores.statements import clashing, listed, settled
+from asof.stores.statements import clashing, listed, quoted, settled
 from asof.stores.store import Changes
 
 ANALYZED_ROWS = 10_000
@@ -158,6 +158,20 @@ def _take_out_repeats(connection: Connection, layout: Layout) -> int:
     connection.execute(query(f"INSERT INTO {layout.staged} SELECT * FROM settled"))
     connection.execute("DROP TABLE settled")
     return before - kept
+
+
+def withdraw(connection: Connection, layout: Layout, keys: pa.Table, known_at: datetime) -> int:
+    """Delete the rows with these keys; the triggers keep their revisions, which end at `known_at`."""
+    only, version = layout.only()
+    names = [name for name in layout.stored.key if name in keys.column_names]
+    match = " AND ".join(f"m.{quoted(name)} = k.{quoted(name)}" for name in names)
+    arrays = ", ".join("?::timestamptz[]" if name == "ts" else "?::text[]" for name in names)
+    given = [keys[name].to_pylist() for name in names]
+    connection.execute("SELECT set_config('asof.known_at', %s, true)", [known_at.isoformat()])
+    sql = f"DELETE FROM {layout.name} m USING unnest({arrays}) AS k ({listed(names)}) WHERE {match} AND {only}"
+    gone = connection.execute(query(sql), [*given, *version]).rowcount
+    connection.execute("SELECT set_config('asof.known_at', '', true)")
+    return gone
 
 
 def copied_out(

@@ -65,6 +65,9 @@ class Changes:
         return Changes(self.inserted + other.inserted, self.corrected + other.corrected, self.unchanged + other.unchanged)
 
 
+SPANS = pa.schema([("instrument_id", pa.string()), ("first", UTC), ("last", UTC)])
+"""Spans of time, both ends included; an instrument may have several."""
+
 CHANGES = pa.schema([("kind", pa.string()), ("instrument_id", pa.string()), ("timeframe", pa.string()), ("time", UTC)])
 """A changed record: `bars` of a timeframe by the open of the bar, or `events` (of no timeframe) by the time of their first enrichment."""
 
@@ -107,12 +110,23 @@ class Store(Protocol):
         """The selected rows by key, or in any order if not `ordered`, in tables of bounded size."""
         ...
 
+    def around(self, timeframe: str, spans: pa.Table, reach: int, columns: tuple[str, ...]) -> pa.Table:
+        """The bars in some spans of time (`SPANS`), with the `reach` bars before and after each, in any order.
+
+        A bar that is near two spans comes twice.
+        """
+        ...
+
     def as_of(self, table: Table, entities: pa.Table, timeframe: str, columns: tuple[str, ...]) -> pa.Table:
         """For each entity row (`instrument_id`, `event_timestamp`), in order, the newest vector available at that time, or nulls."""
         ...
 
     def latest(self, table: Table, selection: Selection) -> pa.Table:
         """The newest vector of each selected instrument, among those available at `selection.end` if that is given."""
+        ...
+
+    def withdraw(self, table: Table, keys: pa.Table, known_at: datetime) -> int:
+        """Take current rows with these keys away, so that only their revisions are left; how many were there."""
         ...
 
     def spans(self, timeframe: str | None = None) -> pa.Table:
@@ -153,6 +167,10 @@ class Store(Protocol):
 
     def move(self, positions: Mapping[str, str]) -> None:
         """Keep how far readers have come, in the transaction that this thread is in: with the rows that they made, or not at all."""
+        ...
+
+    def refresh(self) -> None:
+        """Bring up to date what the store keeps ready for reading beside the rows themselves."""
         ...
 
     def facts(self) -> Mapping[str, object]:

@@ -8,9 +8,13 @@ CREATE FUNCTION asof_number(value numeric) RETURNS double precision LANGUAGE sql
 CREATE FUNCTION asof_number(value double precision) RETURNS double precision LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN
     CASE WHEN value BETWEEN '-1.7976931348623157e308' AND '1.7976931348623157e308' THEN value END;
 
--- When a new revision begins: at the time that asof gives, or now where another program wrote; in any case after the one before.
-CREATE FUNCTION asof_known_from(given timestamptz, before timestamptz) RETURNS timestamptz LANGUAGE sql VOLATILE RETURN
-    greatest(CASE WHEN given IS DISTINCT FROM before THEN given ELSE clock_timestamp() END, before + interval '1 microsecond');
+-- When a new revision begins: at the time that asof gives (with the row, or in `asof.known_at` where it deletes), or now where another
+-- program wrote; in any case after the one before.
+CREATE FUNCTION asof_known_from(given timestamptz, before timestamptz) RETURNS timestamptz LANGUAGE sql VOLATILE RETURN greatest(
+    CASE WHEN given IS DISTINCT FROM before THEN given
+        ELSE coalesce(nullif(current_setting('asof.known_at', true), '')::timestamptz, clock_timestamp()) END,
+    before + interval '1 microsecond'
+);
 
 CREATE TABLE events (
     instrument_id text COLLATE "C" NOT NULL,
