@@ -12,8 +12,9 @@ from asof.config import Settings, load_settings
 from asof.errors import NotFound
 from asof.features.feature_set import FeatureSet
 from asof.jobs import backfill as backfilling
-from asof.jobs import reading
+from asof.jobs import following, reading
 from asof.jobs.ingest import Ingestion, IngestReport
+from asof.jobs.work import Report, Work
 from asof.records import ArrowStream, Frame
 from asof.sources.columns import ColumnMapping
 from asof.stores.store import Registered, Selection, Store
@@ -86,25 +87,34 @@ class FeatureStore:
         threads: int | None = None,
         memory: str = "2GB",
         progress: backfilling.Progress = lambda done, total: None,
-    ) -> backfilling.BackfillReport:
+    ) -> Report:
         """Compute and store vectors; `[start, end]` are bar opens, both included. Registers the set if it is new."""
-        check_timeframe(timeframe)
-        chosen = self.definition(feature_set)
-        now = datetime.now(UTC)
-        definitions.register(self.store, chosen, now)
+        work = self._work(feature_set, timeframe, threads)
         return backfilling.backfill(
-            self.store,
-            chosen,
-            timeframe,
-            now=now,
-            pipeline_version=self.settings.pipeline_version,
+            work,
             instruments=None if instruments is None else tuple(instruments),
             start=_time(start, "start"),
             end=_time(end, "end", through=True),
-            threads=threads,
             memory=backfilling.memory_bytes(memory),
             progress=progress,
         )
+
+    def catch_up(self, feature_set: Sets, timeframe: str, *, threads: int | None = None, memory: str = "2GB") -> Report:
+        """Compute again just the vectors that bars and events reach which have changed since the last time.
+
+        The first time, everything is computed. Bars that have not closed wait until they have.
+        """
+        work = self._work(feature_set, timeframe, threads)
+        if following.begin(work):
+            return backfilling.backfill(work, memory=backfilling.memory_bytes(memory))
+        return sum(following.catch_up(work), Report())
+
+    def _work(self, feature_set: Sets, timeframe: str, threads: int | None) -> Work:
+        """A registered feature set over a timeframe; registers it if it is new."""
+        check_timeframe(timeframe)
+        chosen, now = self.definition(feature_set), datetime.now(UTC)
+        definitions.register(self.store, chosen, now)
+        return Work(self.store, chosen, timeframe, now, self.settings.pipeline_version, threads)
 
     def history(
         self, feature_set: Sets, timeframe: str, *, instruments: Iterable[str] | None = None, start: Time = None, end: Time = None

@@ -16,6 +16,7 @@ import pytest
 from asof import __version__
 from asof.cli.app import COMMANDS
 from asof.cli.init import NEXT
+from asof.definitions import from_file
 from asof.sources.sample import INSTRUMENTS
 from asof.stores.duckdb import DuckDBStore
 from tests.cli.conftest import Command
@@ -42,7 +43,7 @@ ANSWERS = {
     "apply": {"registered", "unchanged"},
     "ingest bars": {"accepted", "unchanged", "corrected", "refused", "missing_prices", "reasons"},
     "ingest events": {"accepted", "unchanged", "corrected", "refused", "missing_prices", "reasons"},
-    "backfill": {"computed", "inserted", "corrected", "unchanged", "without_bars", "seconds"},
+    "backfill": {"computed", "inserted", "corrected", "unchanged", "withdrawn", "without_bars", "failed", "seconds"},
     "get": {"vectors"},
     "join": {"rows", "found", "out"},
     "doctor": {"ok", "findings"},
@@ -535,3 +536,25 @@ def test_a_store_of_a_newer_layout_ends_with_5(asof: Command, folder: Path) -> N
     done = asof("plan")
     assert done.code == 5
     assert "upgrade asof" in done.said
+
+
+def test_what_has_changed_is_computed_and_nothing_else(asof: Command, project: Path) -> None:
+    assert asof("backfill", "my_v1", "-t", "1d", "--changed", "--json").json["unchanged"] == 1300  # the first time everything
+    assert asof("backfill", "my_v1", "-t", "1d", "--changed", "--json").json["computed"] == 0
+    lines = (project / "late.csv").write_text("instrument_id,ts,close\nALFA,2030-01-02T00:00:00Z,5\nALFA,2024-07-01T00:00:00Z,7\n")
+    assert lines
+    assert asof("ingest", "bars", "late.csv", "-t", "1d").code == 0
+    done = asof("backfill", "my_v1", "-t", "1d", "--changed", "--json").json
+    assert done["computed"] == asof_lookback(asof)
+    assert asof("backfill", "my_v1", "-t", "1d", "--changed", "--json").json["computed"] == 0
+    assert asof("backfill", "my_v1", "-t", "1d", "--json").json["corrected"] == 0
+
+
+def asof_lookback(asof: Command) -> int:
+    """Bars that a changed one of `my_v1` reaches."""
+    return next(s.lookback for s in from_file(Path("features.py")))
+
+
+def test_changed_is_for_all_instruments_and_times(asof: Command, project: Path) -> None:
+    done = asof("backfill", "my_v1", "-t", "1d", "--changed", "--from", "2024-01-01")
+    assert (done.code, "what has changed is computed for all instruments and times" in done.said) == (2, True)

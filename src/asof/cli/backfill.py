@@ -11,6 +11,7 @@ from rich.markup import escape
 from asof.cli.console import FromOption, InstrumentOption, JsonOption, StoreOption, TimeframeOption, ToOption, emit, err, out, progress
 from asof.feature_store import connect
 from asof.jobs.backfill import memory_bytes
+from asof.jobs.work import Report
 
 
 def backfill(
@@ -21,43 +22,60 @@ def backfill(
     instrument: InstrumentOption = None,
     threads: Annotated[int | None, typer.Option(min=1, max=1024, help="Threads; all processors by default.")] = None,
     memory: Annotated[str, typer.Option(help="Memory to stay within.")] = "2GB",
+    changed: Annotated[
+        bool, typer.Option("--changed", help="Only what bars and events reach that have changed since the last time with --changed.")
+    ] = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compute the vectors of stored bars and events, and store them. Killed half-way, the same command finishes it."""
+    if changed and (start or end or instrument):
+        raise typer.BadParameter("what has changed is computed for all instruments and times", param_hint="--changed")
     budget = memory_bytes(memory)
     with (
         connect(store, memory=f"{budget // 2 >> 20}MiB", threads=threads) as opened,
         progress(f"backfill {feature_set}", as_json) as step,
     ):
         began = time.perf_counter()
-        report = opened.backfill(
-            feature_set,
-            timeframe,
-            instruments=instrument,
-            start=start,
-            end=end,
-            threads=threads,
-            memory=memory,
-            progress=step,
+        report = (
+            opened.catch_up(feature_set, timeframe, threads=threads, memory=memory)
+            if changed
+            else opened.backfill(
+                feature_set, timeframe, instruments=instrument, start=start, end=end, threads=threads, memory=memory, progress=step
+            )
         )
         seconds = time.perf_counter() - began
-    changes = report.changes
     if as_json:
-        emit(
-            {
-                "computed": report.computed,
-                "inserted": changes.inserted,
-                "corrected": changes.corrected,
-                "unchanged": changes.unchanged,
-                "without_bars": list(report.without_bars),
-                "seconds": round(seconds, 3),
-            }
-        )
-        return
-    out.print(
-        f"{feature_set} {timeframe}: {report.computed:,} vectors in {seconds:.1f} s ({report.computed / seconds:,.0f}/s):"
-        f" [green]{changes.inserted:,} new[/], {changes.unchanged:,} unchanged, {changes.corrected:,} corrected"
+        emit(_facts(report) | {"seconds": round(seconds, 3)})
+    else:
+        out.print(f"{feature_set} {timeframe}: {_told(report, seconds)}")
+        _warn(report, timeframe)
+
+
+def _facts(report: Report) -> dict[str, object]:
+    changes = report.changes
+    return {
+        "computed": report.computed,
+        "inserted": changes.inserted,
+        "corrected": changes.corrected,
+        "unchanged": changes.unchanged,
+        "withdrawn": report.withdrawn,
+        "without_bars": list(report.without_bars),
+        "failed": dict(report.failed),
+    }
+
+
+def _told(report: Report, seconds: float) -> str:
+    changes, withdrawn = report.changes, f", {report.withdrawn:,} withdrawn" if report.withdrawn else ""
+    return (
+        f"{report.computed:,} vectors in {seconds:.1f} s ({report.computed / seconds:,.0f}/s):"
+        f" [green]{changes.inserted:,} new[/], {changes.unchanged:,} unchanged, {changes.corrected:,} corrected{withdrawn}"
     )
+
+
+def _warn(report: Report, timeframe: str) -> None:
+    noted = "noted in feature_quality_log"
     if report.without_bars:
-        err.print(f"no {timeframe} bars of {escape(', '.join(report.without_bars))}: no vectors; noted in feature_quality_log")
+        err.print(f"no {timeframe} bars of {escape(', '.join(report.without_bars))}: no vectors; {noted}")
+    for name, why in report.failed.items():
+        err.print(f"{escape(name)} could not be computed: {escape(why)}; {noted}")

@@ -19,12 +19,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from asof.engine.plan import Plan, plan
 from asof.errors import DefinitionError, NotFound, did_you_mean
-from asof.features.feature_set import FeatureSet
-from asof.jobs.panels import EVENT_COLUMNS, NO_EVENTS, panel_of, sort_bars, sort_events, vectors_of
-from asof.records import BARS, EVENTS, QUALITY_LOG, UTC
-from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Changes, Selection, Store, vectors_table
+from asof.jobs.work import Report, Work, joined
+from asof.records import BARS, UTC
+from asof.stores.store import BARS_TABLE, Changes, Selection, Store
 
 Progress = Callable[[int, int], None]
 """Told how many more bars are done, and of how many in all."""
@@ -42,24 +40,15 @@ class Part:
     instruments: tuple[str, ...]
     alone: bool
     rows: int
-    start: datetime | None = None
-    end: datetime | None = None
+    start: datetime | None
+    end: datetime
     read_from: datetime | None = None
 
-    def selection(self, timeframe: str | None, start: datetime | None, end: datetime | None) -> Selection:
-        """The rows of the part's instruments in `[start, end]`."""
+    def selection(self, timeframe: str) -> Selection:
+        """The bars that are read."""
         if self.alone:
-            return Selection(timeframe, start=start, end=end, span=(self.instruments[0], self.instruments[-1]))
-        return Selection(timeframe, self.instruments, start, end)
-
-
-@dataclass(frozen=True)
-class BackfillReport:
-    """What a backfill did: vectors computed, and how they differed from what was stored; requested instruments without bars."""
-
-    computed: int
-    changes: Changes
-    without_bars: tuple[str, ...]
+            return Selection(timeframe, start=self.read_from, end=self.end, span=(self.instruments[0], self.instruments[-1]))
+        return Selection(timeframe, self.instruments, self.read_from, self.end)
 
 
 def memory_bytes(text: str) -> int:
@@ -79,48 +68,40 @@ def part_rows(memory: int, features: int) -> int:
 
 
 def backfill(
-    store: Store,
-    feature_set: FeatureSet,
-    timeframe: str,
+    work: Work,
     *,
-    now: datetime,
-    pipeline_version: str,
     instruments: tuple[str, ...] | None = None,
     start: datetime | None = None,
     end: datetime | None = None,
-    threads: int | None = None,
     memory: int = 2 << 30,
     progress: Progress = lambda done, total: None,
-) -> BackfillReport:
-    """Compute and store the vectors of every selected bar; `instruments` and `[start, end]` default to all there is.
+) -> Report:
+    """Compute and store the vectors of every selected bar that has closed; `instruments` and `[start, end]` default to all there is.
 
     Raises `NotFound` where nothing is selected. Requested instruments without bars get a row in the quality log instead.
     """
-    spans = store.spans(timeframe)
+    store, end = work.store, min(end or work.last_closed, work.last_closed)
+    spans = store.spans(work.timeframe)
     known = spans["instrument_id"].to_pylist()
     wanted = known if instruments is None else sorted(set(instruments))
     without = tuple(sorted(set(wanted) - set(known)))
     if without:
-        _log_without_bars(store, feature_set, timeframe, without, now)
+        work.log("NO_BARS", '{"reason": "the store has no bar of this instrument and timeframe"}', without)
     if not set(wanted) & set(known):
-        raise NotFound(_nothing(store, timeframe, known, without))
-    the_plan = plan(feature_set)
+        raise NotFound(_nothing(store, work.timeframe, known, without))
     spans = spans.filter(pc.is_in(spans["instrument_id"], pa.array(wanted)))
-    rows = part_rows(memory, len(feature_set.features))
-    todo = list(parts(store, spans, timeframe, feature_set.lookback, rows, start, end, alone=instruments is None))
+    todo = list(parts(work, spans, part_rows(memory, len(work.feature_set.features)), start, end, alone=instruments is None))
     total, computed, changes = sum(p.rows for p in todo), 0, Changes()
-    table = vectors_table(feature_set)
-    made = (_compute(store, the_plan, timeframe, part, now, pipeline_version, threads) for part in todo)
     with ThreadPoolExecutor(1, thread_name_prefix="asof-store") as writer:
         writing: Future[Changes] | None = None
-        for vectors in _regrouped(made, store.write_rows):
+        for vectors in _regrouped((_compute(work, part) for part in todo), store.write_rows):
             if writing:
                 changes += writing.result()
             progress(len(vectors), total)
-            writing = writer.submit(store.upsert, table, vectors, now)
+            writing = writer.submit(store.upsert, work.table, vectors, work.now)
             computed += len(vectors)
         changes += writing.result() if writing else Changes()
-    return BackfillReport(computed, changes, without)
+    return Report(computed, changes, without)
 
 
 def _regrouped(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
@@ -137,17 +118,7 @@ def _regrouped(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
         yield rest
 
 
-def parts(
-    store: Store,
-    spans: pa.Table,
-    timeframe: str,
-    lookback: int,
-    rows: int,
-    start: datetime | None,
-    end: datetime | None,
-    *,
-    alone: bool,
-) -> Iterator[Part]:
+def parts(work: Work, spans: pa.Table, rows: int, start: datetime | None, end: datetime, *, alone: bool) -> Iterator[Part]:
     """The work in pieces of at most `rows` bars (a group always has one instrument at least), in the order of the instruments.
 
     `alone` tells whether the spans are of all instruments that have such bars.
@@ -155,13 +126,13 @@ def parts(
     group: list[str] = []
     size = 0
     for span in spans.to_pylist():
-        if (start and span["last"] < start) or (end and span["first"] > end):
+        if (start and span["last"] < start) or span["first"] > end:
             continue
         if size + span["bars"] > rows and group:
             yield Part(tuple(group), alone, size, start, end)
             group, size = [], 0
         if span["bars"] > rows:
-            yield from _stretches(store, timeframe, span["instrument_id"], lookback, rows, start, end)
+            yield from _stretches(work, span["instrument_id"], rows, start, end)
         else:
             group.append(span["instrument_id"])
             size += span["bars"]
@@ -169,57 +140,22 @@ def parts(
         yield Part(tuple(group), alone, size, start, end)
 
 
-def _stretches(
-    store: Store, timeframe: str, instrument: str, lookback: int, rows: int, start: datetime | None, end: datetime | None
-) -> Iterator[Part]:
-    cuts = store.cuts(timeframe, instrument, rows, lookback)
+def _stretches(work: Work, instrument: str, rows: int, start: datetime | None, end: datetime) -> Iterator[Part]:
+    cuts = work.store.cuts(work.timeframe, instrument, rows, work.feature_set.lookback)
     for (first, early), following in zip(cuts, [*cuts[1:], None], strict=True):
-        last = following[0] - timedelta(microseconds=1) if following else None
-        if (end and first > end) or (start and last and last < start):
+        last = following[0] - timedelta(microseconds=1) if following else end
+        if first > end or (start and last < start):
             continue
-        yield Part((instrument,), True, rows, max(first, start) if start else first, min(filter(None, (last, end)), default=None), early)
+        yield Part((instrument,), True, rows, max(first, start) if start else first, min(last, end), early)
 
 
-def _compute(
-    store: Store, the_plan: Plan, timeframe: str, part: Part, now: datetime, pipeline_version: str, threads: int | None
-) -> pa.Table:
-    feature_set = the_plan.feature_set
-    columns = ("instrument_id", "ts", "available_at", *(c for c in the_plan.bar_columns if c in BARS.names))
-    chosen = part.selection(timeframe, part.read_from, part.end)
-    bars = sort_bars(_joined(store.read(BARS_TABLE, chosen, columns, ordered=False), BARS))
-    if not len(bars.table):
-        return vectors_table(feature_set).schema.empty_table()
-    events = NO_EVENTS
-    if feature_set.event_window:
-        ts = pc.min_max(bars.table["ts"]).as_py()
-        window = timedelta(microseconds=feature_set.event_window)
-        seen = part.selection(None, ts["min"] - window, ts["max"])
-        events = sort_events(_joined(store.read(EVENTS_TABLE, seen, EVENT_COLUMNS, ordered=False), EVENTS))
-    panel = panel_of(the_plan, timeframe, bars, events)
-    vectors = vectors_of(the_plan, panel, timeframe, bars, now, pipeline_version, threads)
+def _compute(work: Work, part: Part) -> pa.Table:
+    chosen = part.selection(work.timeframe)
+    bars = joined(work.store.read(BARS_TABLE, chosen, work.columns, ordered=False), BARS)
+    vectors = work.vectors(bars, chosen)
     if part.start:
         vectors = vectors.filter(pc.greater_equal(vectors["ts"], pa.scalar(part.start, UTC)))
     return vectors
-
-
-def _joined(tables: Iterator[pa.Table], schema: pa.Schema) -> pa.Table:
-    found = list(tables)
-    return pa.concat_tables(found) if found else schema.empty_table()
-
-
-def _log_without_bars(store: Store, feature_set: FeatureSet, timeframe: str, instruments: tuple[str, ...], now: datetime) -> None:
-    rows = [
-        {
-            "instrument_id": name,
-            "timeframe": timeframe,
-            "feature_set_version": feature_set.version,
-            "issue_type": "NO_BARS",
-            "issue_details": '{"reason": "the store has no bar of this instrument and timeframe"}',
-            "detected_at": now,
-        }
-        for name in instruments
-    ]
-    store.append("feature_quality_log", pa.Table.from_pylist(rows, schema=QUALITY_LOG))
 
 
 def _nothing(store: Store, timeframe: str, known: list[str], without: tuple[str, ...]) -> str:

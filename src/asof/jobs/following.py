@@ -1,0 +1,233 @@
+"""Following what changes: just the vectors that changed bars and events reach are computed again.
+
+1. `catch_up` asks the store what has changed since it last moved. Of bars that have not closed yet it keeps a list, until they have.
+2. `_spans` joins changed times that are near one another into spans of time, and `_parts` cuts these into pieces of bounded size.
+3. A piece's bars are read with the lookback around them, and computed by the engine as a backfill would. Where that fails, it is tried
+   for half of the instruments at a time: one that fails does not stop the others.
+4. `reached` tells which of these bars a change can reach. Their vectors alone are upserted; those of bars that are gone are withdrawn.
+5. When all is written, the follower moves on. Killed before that, it does the same again, which changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from asof.engine.panel import Ints
+from asof.errors import AsofError, StoreError
+from asof.jobs.work import Report, Work
+from asof.records import UTC, Bools, micros
+from asof.stores.store import CHANGES, FOLLOWING, SPANS, Changes, Selection
+from asof.timeframes import timeframe as timeframe_micros
+
+PART_CHANGES = 100_000
+"""Changes of one piece of work, as long as they are near one another."""
+NEAR_BARS = 1_000
+"""Spans further apart than so many bars are not in one piece, for all events in between would be read."""
+WAITING = "waiting/"
+"""What the names of the lists of bars that have not closed yet begin with."""
+
+
+def name_of(work: Work) -> str:
+    """The follower that keeps a feature set's vectors of a timeframe up to date."""
+    return f"{work.feature_set.version}/{work.timeframe}"
+
+
+def begin(work: Work) -> bool:
+    """Follow what changes; whether that is new. If it is, a backfill of everything comes before the first catching up."""
+    known = FOLLOWING + name_of(work) in work.store.positions(FOLLOWING)
+    work.store.follow(name_of(work))
+    return not known
+
+
+def catch_up(work: Work, instruments: frozenset[str] | None = None) -> Iterator[Report]:
+    """Compute what has changed since the last time, for all instruments or some; a report for each piece.
+
+    Raises `NotFound` where nobody follows yet (see `begin`).
+    """
+    store, name = work.store, name_of(work)
+    found, position = store.changes(name)
+    relevant, waiting = _sorted_out(work, pa.concat_tables([found, _read_waiting(work)]), instruments)
+    for part in _parts(work, relevant):
+        yield _recompute(work, part)
+    store.move({FOLLOWING + name: position, WAITING + name: _written(waiting)})
+
+
+def _sorted_out(work: Work, changes: pa.Table, instruments: frozenset[str] | None) -> tuple[pa.Table, pa.Table]:
+    """The changes that can reach vectors of this work, and those of bars that have not closed."""
+    bars = pc.fill_null(pc.equal(changes["timeframe"], work.timeframe), False)
+    if not work.feature_set.event_window:
+        changes = changes.filter(bars)
+    else:
+        changes = changes.filter(pc.or_(bars, pc.equal(changes["kind"], "events")))
+    if instruments is not None:
+        changes = changes.filter(pc.is_in(changes["instrument_id"], pa.array(sorted(instruments), pa.string())))
+    is_open = pc.and_(pc.equal(changes["kind"], "bars"), pc.greater(changes["time"], pa.scalar(work.last_closed, UTC)))
+    return changes.filter(pc.invert(is_open)), changes.filter(is_open)
+
+
+def _read_waiting(work: Work) -> pa.Table:
+    name = WAITING + name_of(work)
+    rows = json.loads(work.store.positions(name).get(name, "[]"))
+    bars = [{"kind": "bars", "instrument_id": i, "timeframe": work.timeframe, "time": datetime.fromisoformat(t)} for i, t in rows]
+    return pa.Table.from_pylist(bars, schema=CHANGES)
+
+
+def _written(waiting: pa.Table) -> str:
+    """Bars that have not closed, each once."""
+    rows = {(row["instrument_id"], row["time"].isoformat()) for row in waiting.to_pylist()}
+    return json.dumps(sorted(rows))
+
+
+@dataclass(frozen=True)
+class Part:
+    """Changes that are looked at together, and the spans of time that they lie in or reach, as `SPANS`."""
+
+    changes: pa.Table
+    spans: pa.Table
+
+    def of(self, instruments: Iterable[str]) -> Part:
+        """What concerns some of the instruments."""
+        names = pa.array(list(instruments), pa.string())
+        return Part(*(table.filter(pc.is_in(table["instrument_id"], names)) for table in (self.changes, self.spans)))
+
+    @property
+    def instruments(self) -> list[str]:
+        """The instruments, in their order."""
+        return sorted(pc.unique(self.changes["instrument_id"]).to_pylist())
+
+
+def _parts(work: Work, changes: pa.Table) -> Iterator[Part]:
+    """Changes in pieces of bounded size, by time."""
+    changes = changes.sort_by("time")
+    times = micros(changes["time"])
+    far = NEAR_BARS * timeframe_micros(work.timeframe) + work.feature_set.event_window
+    start = 0
+    while start < len(times):
+        end = min(start + PART_CHANGES, int(np.searchsorted(times, times[start] + far, side="right")))
+        some = changes.slice(start, end - start)
+        yield Part(some, _spans(work, some))
+        start = end
+
+
+def _spans(work: Work, changes: pa.Table) -> pa.Table:
+    """Spans of time that hold all changed bars and all bars that see a changed event."""
+    near = (work.feature_set.lookback - 1) * timeframe_micros(work.timeframe)
+    found = []
+    for kind, length in (("bars", 0), ("events", work.feature_set.event_window)):
+        rows = changes.filter(pc.equal(changes["kind"], kind)).sort_by([("instrument_id", "ascending"), ("time", "ascending")])
+        if not len(rows):
+            continue
+        times, codes = micros(rows["time"]), _codes(rows["instrument_id"])
+        breaks = (np.diff(codes) != 0) | (np.diff(times) > length + near)
+        starts = np.flatnonzero(np.append(True, breaks))
+        ends = np.append(starts[1:], len(rows)) - 1
+        first, last = (pa.array(values).cast(UTC) for values in (times[starts], times[ends] + length))
+        found.append(pa.table([rows["instrument_id"].take(pa.array(starts)), first, last], schema=SPANS))
+    return pa.concat_tables([SPANS.empty_table(), *found])
+
+
+def _codes(names: pa.ChunkedArray) -> Ints:
+    return np.asarray(pc.index_in(names, pc.unique(names)).combine_chunks()).astype(np.int64)
+
+
+def _recompute(work: Work, part: Part) -> Report:
+    made, gone, failed = _computed(work, part)
+    changes, withdrawn = Changes(), 0
+    with work.store.transaction():
+        if len(made):
+            changes = work.store.upsert(work.table, made, work.now)
+        if len(gone):
+            withdrawn = work.store.withdraw(work.table, gone, work.now)
+    for instrument, reason in failed.items():
+        work.log("COMPUTATION_FAILED", json.dumps({"reason": reason}), (instrument,))
+    newest = pc.max(made["ts"]).as_py() if len(made) else None
+    raised = pc.value_counts(pc.list_flatten(made["quality_flags"])).to_pylist()
+    flags = {row["values"]: row["counts"] for row in raised}
+    return Report(len(made), changes, withdrawn=withdrawn, failed=failed, newest=newest, flags=flags)
+
+
+def _computed(work: Work, part: Part) -> tuple[pa.Table, pa.Table, dict[str, str]]:
+    """The vectors that the changes reach, the keys of those whose bars are gone, and why instruments failed."""
+    try:
+        return *_reached_vectors(work, part), {}
+    except StoreError:
+        raise
+    except (AsofError, ArithmeticError, ValueError, pa.ArrowException) as error:
+        names = part.instruments
+        if len(names) == 1:
+            return work.table.schema.empty_table(), _keys(work, part.changes.slice(0, 0)), {names[0]: str(error)}
+    halves = [_computed(work, part.of(half)) for half in (names[: len(names) // 2], names[len(names) // 2 :])]
+    return (
+        pa.concat_tables([made for made, _, _ in halves]),
+        pa.concat_tables([gone for _, gone, _ in halves]),
+        halves[0][2] | halves[1][2],
+    )
+
+
+def _reached_vectors(work: Work, part: Part) -> tuple[pa.Table, pa.Table]:
+    bars = work.store.around(work.timeframe, part.spans, work.feature_set.lookback - 1, work.columns)
+    bars = bars.filter(pc.less_equal(bars["ts"], pa.scalar(work.last_closed, UTC)))
+    bars = bars.group_by(bars.column_names).aggregate([])  # a bar near two spans comes twice
+    vectors = work.vectors(bars, Selection(instruments=tuple(part.instruments)))
+    reached, gone = _reached(work, vectors, part.changes)
+    return vectors.filter(pa.array(reached)), _keys(work, part.changes.filter(pa.array(gone)))
+
+
+def _keys(work: Work, changes: pa.Table) -> pa.Table:
+    """The keys of the vectors of changed bars, each once."""
+    keys = changes.select(["instrument_id", "timeframe", "time"]).rename_columns(list(work.table.key))
+    return keys.group_by(list(work.table.key)).aggregate([])
+
+
+def _reached(work: Work, vectors: pa.Table, changes: pa.Table) -> tuple[Bools, Bools]:
+    """Which vectors the changes reach, and which changes are of bars that are not there."""
+    reached, gone = np.zeros(len(vectors), np.bool_), np.zeros(len(changes), np.bool_)
+    ts, times, of_bars = micros(vectors["ts"]), micros(changes["time"]), np.asarray(pc.equal(changes["kind"], "bars"))
+    rows_of = _rows_of(vectors["instrument_id"])
+    for name, changed in _rows_of(changes["instrument_id"]).items():
+        rows = rows_of.get(name, np.zeros(0, np.int64))
+        bars, events = changed[of_bars[changed]], changed[~of_bars[changed]]
+        reach = Reach(ts[rows], work.feature_set.lookback, work.feature_set.event_window)
+        reached[rows], gone[bars] = reach.of(times[bars], times[events])
+    return reached, gone
+
+
+def _rows_of(names: pa.ChunkedArray) -> dict[str, Ints]:
+    """The rows of each name, in the order they come."""
+    coded = names.combine_chunks().dictionary_encode()
+    codes = np.asarray(coded.indices)
+    order = np.argsort(codes, kind="stable")
+    ends = np.searchsorted(codes[order], np.arange(len(coded.dictionary) + 1))
+    return {name: order[ends[k] : ends[k + 1]] for k, name in enumerate(coded.dictionary.to_pylist())}
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What changes can reach among the bars of one instrument, which open at `ts`."""
+
+    ts: Ints
+    lookback: int
+    event_window: int
+
+    def of(self, bars: Ints, events: Ints) -> tuple[Bools, Bools]:
+        """For each bar whether a changed bar or event reaches its vector; and for each changed bar whether it is gone.
+
+        A bar reaches its own vector and those of the `lookback - 1` bars behind it; one that is gone, those that were behind it. An event
+        reaches the vectors of bars that open from its time on, until the event window is over.
+        """
+        first = np.searchsorted(self.ts, bars)
+        there = np.append(self.ts, -1)[first] == bars
+        spans = [(first, first + self.lookback - ~there)]
+        spans.append((np.searchsorted(self.ts, events), np.searchsorted(self.ts, events + self.event_window, side="right")))
+        steps = np.zeros(len(self.ts) + 1, np.int64)
+        for begins, ends in spans:
+            np.add.at(steps, begins, 1)
+            np.add.at(steps, np.minimum(ends, len(self.ts)), -1)
+        return np.cumsum(steps)[:-1] > 0, ~there

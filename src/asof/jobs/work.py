@@ -1,0 +1,114 @@
+"""What every job that computes shares: one feature set over one timeframe, from a store and back into it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import cached_property
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from asof.engine.plan import Plan, plan
+from asof.features.feature_set import FeatureSet
+from asof.jobs.panels import EVENT_COLUMNS, NO_EVENTS, panel_of, sort_bars, sort_events, vectors_of
+from asof.records import BARS, EVENTS, QUALITY_LOG
+from asof.stores.store import EVENTS_TABLE, Changes, Selection, Store, Table, vectors_table
+from asof.timeframes import timeframe as timeframe_micros
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a job did: how many vectors it computed, and how they differed from what was stored.
+
+    `withdrawn` vectors were of bars that are gone; `failed` tells why instruments could not be computed. `newest` is the open of the
+    newest bar, and `flags` how often each was raised, in jobs that keep vectors up to date.
+    """
+
+    computed: int = 0
+    changes: Changes = field(default_factory=Changes)
+    without_bars: tuple[str, ...] = ()
+    withdrawn: int = 0
+    failed: Mapping[str, str] = field(default_factory=dict)
+    newest: datetime | None = None
+    flags: Mapping[str, int] = field(default_factory=dict)
+
+    def __add__(self, other: Report) -> Report:
+        """What both did."""
+        return Report(
+            self.computed + other.computed,
+            self.changes + other.changes,
+            self.without_bars + other.without_bars,
+            self.withdrawn + other.withdrawn,
+            {**self.failed, **other.failed},
+            max((moment for moment in (self.newest, other.newest) if moment), default=None),
+            Counter(self.flags) + Counter(other.flags),
+        )
+
+
+@dataclass(frozen=True)
+class Work:
+    """A feature set's vectors of one timeframe, computed at `now` on `threads` threads."""
+
+    store: Store
+    feature_set: FeatureSet
+    timeframe: str
+    now: datetime
+    pipeline_version: str
+    threads: int | None = None
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What the engine runs."""
+        return plan(self.feature_set)
+
+    @cached_property
+    def table(self) -> Table:
+        """Where the vectors go."""
+        return vectors_table(self.feature_set)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What is read of bars."""
+        return ("instrument_id", "ts", "available_at", *(c for c in self.plan.bar_columns if c in BARS.names))
+
+    @property
+    def last_closed(self) -> datetime:
+        """The open of the newest bar that has closed: a later one may still change, so no vector is made of it."""
+        return self.now - timedelta(microseconds=timeframe_micros(self.timeframe))
+
+    def vectors(self, bars: pa.Table, events_of: Selection) -> pa.Table:
+        """The vectors of bars, by instrument and time, with the events of `events_of` that they can see."""
+        if not len(bars):
+            return self.table.schema.empty_table()
+        sorted_bars, events = sort_bars(bars), NO_EVENTS
+        if self.feature_set.event_window:
+            ts = pc.min_max(bars["ts"]).as_py()
+            window = timedelta(microseconds=self.feature_set.event_window)
+            seen = Selection(None, events_of.instruments, ts["min"] - window, ts["max"], span=events_of.span)
+            events = sort_events(joined(self.store.read(EVENTS_TABLE, seen, EVENT_COLUMNS, ordered=False), EVENTS))
+        panel = panel_of(self.plan, self.timeframe, sorted_bars, events)
+        return vectors_of(self.plan, panel, self.timeframe, sorted_bars, self.now, self.pipeline_version, self.threads)
+
+    def log(self, issue: str, details: str, instruments: tuple[str, ...]) -> None:
+        """Note in the quality log what is wrong with instruments."""
+        rows = [
+            {
+                "instrument_id": name,
+                "timeframe": self.timeframe,
+                "feature_set_version": self.feature_set.version,
+                "issue_type": issue,
+                "issue_details": details,
+                "detected_at": self.now,
+            }
+            for name in instruments
+        ]
+        self.store.append("feature_quality_log", pa.Table.from_pylist(rows, schema=QUALITY_LOG))
+
+
+def joined(tables: Iterator[pa.Table], schema: pa.Schema) -> pa.Table:
+    """Tables as one; an empty one of the schema where there are none."""
+    found = list(tables)
+    return pa.concat_tables(found) if found else schema.empty_table()

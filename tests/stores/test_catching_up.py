@@ -1,0 +1,218 @@
+"""Catching up with what has changed gives what a backfill of everything gives, and computes just what the changes reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asof import FeatureSet, bars, events
+from asof.errors import NotFound
+from asof.jobs.backfill import backfill
+from asof.jobs.following import begin, catch_up
+from asof.jobs.work import Report, Work
+from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Selection, Store
+from tests.stores.conftest import Opener
+from tests.stores.rows import NOON, bar, bars_of, event, events_of, later, minute, rows_in
+
+NEWS = events.window("5m")
+SET = FeatureSet(
+    "follow",
+    {"gain": bars.close / bars.close.lag(2) - 1, "mood": NEWS.sentiment.mean(), "many": NEWS.count()},
+    {"QUIET": NEWS.count() == 0},
+)
+LOOKBACK, WINDOW = 3, 5
+LATER = later(0)
+
+
+def work(store: Store, now: datetime = LATER, feature_set: FeatureSet = SET) -> Work:
+    return Work(store, feature_set, "1m", now, "test", threads=1)
+
+
+def following(store: Store, feature_set: FeatureSet = SET) -> None:
+    """A store that somebody follows and has caught up with."""
+    store.register(feature_set, NOON)
+    begin(work(store, feature_set=feature_set))
+
+
+def caught_up(store: Store, now: datetime = LATER, instruments: frozenset[str] | None = None) -> Report:
+    """All pieces of a catching up as one."""
+    return sum(catch_up(work(store, now), instruments), Report())
+
+
+def vectors(store: Store, feature_set: FeatureSet = SET) -> list[dict[str, object]]:
+    """The stored vectors, without who made them and when."""
+    rows = rows_in(store, work(store, feature_set=feature_set).table)
+    return [{name: value for name, value in row.items() if name not in ("computed_at", "pipeline_version")} for row in rows]
+
+
+def recomputed(store: Store) -> list[dict[str, object]]:
+    """What they should be."""
+    made = work(store).vectors(pa.concat_tables(store.read(BARS_TABLE, Selection("1m"))), Selection())
+    return made.drop_columns(["computed_at", "pipeline_version"]).to_pylist()
+
+
+def test_new_bars_get_vectors_and_only_they(store: Store) -> None:
+    following(store)
+    store.upsert(BARS_TABLE, bars_of(*(bar(n, float(n + 1)) for n in range(10))), NOON)
+    assert caught_up(store).computed == 10
+    store.upsert(BARS_TABLE, bars_of(bar(10, 3.0)), NOON)
+    assert caught_up(store).computed == 1
+    assert caught_up(store).computed == 0
+    assert vectors(store) == recomputed(store)
+
+
+def test_a_corrected_bar_reaches_its_lookback_and_a_late_event_its_window(store: Store) -> None:
+    following(store)
+    both = [bar(n, float(n + 1), instrument) for n in range(20) for instrument in "AB"]
+    store.upsert(BARS_TABLE, bars_of(*both), NOON)
+    caught_up(store)
+    store.upsert(BARS_TABLE, bars_of(bar(7, 99.0)), later(1))
+    assert caught_up(store).computed == LOOKBACK
+    store.upsert(EVENTS_TABLE, events_of(event("x", 8)), later(2))
+    assert caught_up(store).computed == WINDOW + 1
+    store.upsert(EVENTS_TABLE, events_of(event("x", 3, score=0.1)), later(3))  # from minutes 8 to 13, to 3 to 8
+    assert caught_up(store).computed == 11
+    assert vectors(store) == recomputed(store)
+
+
+def test_a_bar_that_is_gone_takes_its_vector_with_it(store: Store) -> None:
+    following(store)
+    store.upsert(BARS_TABLE, bars_of(*(bar(n, float(n + 1)) for n in range(10))), NOON)
+    caught_up(store)
+    store.withdraw(BARS_TABLE, bars_of(bar(4)).select(BARS_TABLE.key), later(1))
+    done = caught_up(store)
+    assert (done.computed, done.withdrawn) == (LOOKBACK - 1, 1)
+    assert vectors(store) == recomputed(store)
+    assert len(vectors(store)) == 9
+
+
+def test_a_bar_that_has_not_closed_waits_until_it_has(store: Store) -> None:
+    following(store)
+    store.upsert(BARS_TABLE, bars_of(bar(0, 1.0), bar(1, 2.0), bar(2, 3.0)), NOON)
+    assert caught_up(store, minute(2.5)).computed == 2
+    assert caught_up(store, minute(2.9)).computed == 0
+    assert caught_up(store, minute(3)).computed == 1
+    assert caught_up(store, minute(4)).computed == 0
+    assert vectors(store) == recomputed(store)
+
+
+def test_only_the_instruments_that_are_asked_for_get_vectors(store: Store) -> None:
+    following(store)
+    store.upsert(BARS_TABLE, bars_of(bar(0), bar(0, instrument="B")), NOON)
+    assert caught_up(store, instruments=frozenset("B")).computed == 1
+    assert [row["instrument_id"] for row in vectors(store)] == ["B"]
+
+
+def test_changes_of_another_timeframe_reach_nothing(store: Store) -> None:
+    following(store)
+    store.upsert(BARS_TABLE, bars_of(bar(0) | {"timeframe": "5m"}), NOON)
+    assert caught_up(store).computed == 0
+
+
+def test_killed_before_it_moves_on_it_does_the_same_again(store: Store) -> None:
+    following(store)
+    store.upsert(BARS_TABLE, bars_of(bar(0), bar(1)), NOON)
+    first = next(catch_up(work(store)))
+    assert (first.computed, first.changes.inserted) == (2, 2)
+    again = next(catch_up(work(store)))
+    assert (again.computed, again.changes.inserted, again.changes.unchanged) == (2, 0, 2)
+
+
+def test_an_instrument_that_cannot_be_computed_is_told_and_does_not_stop_the_others(store: Store) -> None:
+    following(store)
+    names = "ABCDEFG"
+    store.upsert(BARS_TABLE, bars_of(*(bar(n, 1.0, name) for n in range(4) for name in names)), NOON)
+
+    class Broken(Work):
+        def vectors(self, bars: pa.Table, events_of: Selection) -> pa.Table:
+            if "E" in bars["instrument_id"].to_pylist():
+                raise ZeroDivisionError("E is broken")
+            return super().vectors(bars, events_of)
+
+    done = list(catch_up(Broken(store, SET, "1m", later(0), "test", threads=1)))
+    assert [(r.computed, r.failed) for r in done] == [(4 * 6, {"E": "E is broken"})]
+    assert {row["instrument_id"] for row in vectors(store)} == set("ABCDFG")
+
+
+def test_who_does_not_follow_is_told(store: Store) -> None:
+    with pytest.raises(NotFound, match="follow/1m does not follow"):
+        caught_up(store)
+
+
+def test_a_backfill_leaves_bars_that_have_not_closed_alone(store: Store) -> None:
+    store.register(SET, NOON)
+    store.upsert(BARS_TABLE, bars_of(bar(0), bar(1), bar(2)), NOON)
+    assert backfill(work(store, minute(2.5))).computed == 2
+    assert backfill(work(store, minute(3))).computed == 3
+
+
+@dataclass
+class Ledger:
+    """What a test did, told once more in plain Python: which vectors each change reaches."""
+
+    bars: set[tuple[str, int]] = field(default_factory=set)
+    events: dict[tuple[str, str], float] = field(default_factory=dict)
+    reached: set[tuple[str, int]] = field(default_factory=set)
+    pending: list[tuple[str, str, float]] = field(default_factory=list)
+
+    def settle(self) -> int:
+        """How many vectors the changes since the last time reach, among the bars that there are now."""
+        reached = set()
+        for kind, instrument, at in self.pending:
+            mine = sorted(n for i, n in self.bars if i == instrument)
+            if kind == "bar":
+                behind = [n for n in mine if n >= at]
+                reached |= {(instrument, n) for n in behind[: LOOKBACK if at in mine else LOOKBACK - 1]}
+            else:
+                reached |= {(instrument, n) for n in mine if at <= n <= at + WINDOW}
+        self.pending.clear()
+        return len(reached)
+
+
+minutes = st.integers(0, 25)
+names = st.sampled_from("AB")
+steps = st.one_of(
+    st.tuples(st.just("bar"), names, minutes, st.sampled_from([1.0, 2.0, None])),
+    st.tuples(st.just("gone"), names, minutes),
+    st.tuples(st.just("event"), names, st.sampled_from("xyz"), minutes, st.sampled_from([0.1, 0.5])),
+    st.just(("catch up",)),
+)
+
+
+@given(todo=st.lists(steps, min_size=5, max_size=40))
+@settings(max_examples=25)
+def test_after_any_changes_the_vectors_are_those_of_a_full_computation_and_no_more_were_computed(
+    new_store: Opener, todo: Iterable[tuple[object, ...]]
+) -> None:
+    with new_store() as store:
+        following(store)
+        ledger, closes = Ledger(), {}
+        for n, step in enumerate([*todo, ("catch up",)]):
+            match step:
+                case ("bar", name, at, close):
+                    if (name, at) not in ledger.bars or closes[name, at] != close:
+                        ledger.pending.append(("bar", name, at))
+                    ledger.bars.add((name, at))
+                    closes[name, at] = close
+                    store.upsert(BARS_TABLE, bars_of(bar(at, close, name)), later(n))
+                case ("gone", name, at):
+                    if (name, at) in ledger.bars:
+                        ledger.pending.append(("bar", name, at))
+                        ledger.bars.discard((name, at))
+                    store.withdraw(BARS_TABLE, bars_of(bar(at, instrument=name)).select(BARS_TABLE.key), later(n))
+                case ("event", name, key, at, score):
+                    before = {row["event_id"]: row for row in rows_in(store, EVENTS_TABLE) if row["instrument_id"] == name}.get(key)
+                    store.upsert(EVENTS_TABLE, events_of(event(key, at, score, name)), later(n))
+                    after = {row["event_id"]: row for row in rows_in(store, EVENTS_TABLE) if row["instrument_id"] == name}[key]
+                    if after != before:
+                        for row in filter(None, (before, after)):
+                            ledger.pending.append(("event", name, (row["enriched_at_utc"] - minute(0)) / timedelta(minutes=1)))
+                case _:
+                    assert caught_up(store, later(1000)).computed == ledger.settle()
+        assert vectors(store) == (recomputed(store) if ledger.bars else [])
