@@ -96,6 +96,12 @@ class Settings(BaseSettings):
         validation_alias="FEATURE_LOOKBACK_PERIODS",
         description="Bars before a changed one that a cycle reads at first; where a feature set needs more, more are read",
     )
+    latest_refresh_seconds: float = Field(
+        300,
+        ge=0,
+        validation_alias="FEATURE_LATEST_REFRESH_SECONDS",
+        description="Seconds that `feature_vectors_latest` may be behind new vectors; 0 to leave it alone",
+    )
     health_host: str = Field("127.0.0.1", validation_alias="HEALTH_HOST", description="Address of `/health` and `/metrics`")
     health_port: int = Field(8000, ge=0, le=65_535, validation_alias="HEALTH_PORT", description="Their port; 0 for any that is free")
 

@@ -12,7 +12,8 @@ from asof.config import Settings, load_settings
 from asof.errors import NotFound
 from asof.features.feature_set import FeatureSet
 from asof.jobs import backfill as backfilling
-from asof.jobs import following, reading
+from asof.jobs import reading
+from asof.jobs.following import Follower
 from asof.jobs.ingest import Ingestion, IngestReport
 from asof.jobs.work import Report, Work
 from asof.records import ArrowStream, Frame
@@ -99,15 +100,21 @@ class FeatureStore:
             progress=progress,
         )
 
-    def catch_up(self, feature_set: Sets, timeframe: str, *, threads: int | None = None, memory: str = "2GB") -> Report:
+    def catch_up(
+        self,
+        feature_set: Sets,
+        timeframe: str,
+        *,
+        threads: int | None = None,
+        memory: str = "2GB",
+        progress: backfilling.Progress = lambda done, total: None,
+    ) -> Report:
         """Compute again just the vectors that bars and events reach which have changed since the last time.
 
         The first time, everything is computed. Bars that have not closed wait until they have.
         """
-        work = self._work(feature_set, timeframe, threads)
-        if following.begin(work):
-            return backfilling.backfill(work, memory=backfilling.memory_bytes(memory))
-        return sum(following.catch_up(work), Report())
+        follower = Follower(self._work(feature_set, timeframe, threads), "backfill")
+        return sum(follower.catch_up(), follower.begin(backfilling.memory_bytes(memory), progress))
 
     def _work(self, feature_set: Sets, timeframe: str, threads: int | None) -> Work:
         """A registered feature set over a timeframe; registers it if it is new."""

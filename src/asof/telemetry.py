@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
@@ -11,6 +12,22 @@ from asof import __version__
 PREFIX = "feature_store"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """The buckets of durations."""
+
+
+class Log(Protocol):
+    """Where events are told, each with its fields."""
+
+    def info(self, event: str, **fields: object) -> object:
+        """What goes as it should."""
+        ...
+
+    def warning(self, event: str, **fields: object) -> object:
+        """What somebody should look at some day."""
+        ...
+
+    def error(self, event: str, **fields: object) -> object:
+        """What failed."""
+        ...
 
 
 class Metrics:
@@ -31,7 +48,7 @@ class Metrics:
         self.compute_runs = counter("compute_runs", "Cycles of the compute loop that have ended, whatever they found to do")
         self.vectors_upserted = counter("feature_vectors_upserted", "Vectors that were new or changed, and were written")
         self.compute_failed = counter("compute_failed", "What could not be computed or written, by reason", "reason")
-        self.quality_flags = counter("quality_flag", "Flags raised by the vectors that were written", "flag")
+        self.quality_flags = counter("quality_flag", "Flags raised by the vectors that were computed", "flag")
         self.compute_seconds = histogram("compute_duration_seconds", "A cycle of the compute loop that found something to do")
         self.upsert_seconds = histogram("db_upsert_duration_seconds", "Writing the vectors of a cycle to the database")
         self.last_success = gauge("last_success_timestamp", "When a cycle of the compute loop last ended without a failure, in Unix time")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from asof import FeatureSet, bars, events
 from asof.errors import NotFound
 from asof.jobs.backfill import backfill
-from asof.jobs.following import begin, catch_up
+from asof.jobs.following import Follower
 from asof.jobs.work import Report, Work
 from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Selection, Store
 from tests.stores.conftest import Opener
@@ -34,15 +34,19 @@ def work(store: Store, now: datetime = LATER, feature_set: FeatureSet = SET) -> 
     return Work(store, feature_set, "1m", now, "test", threads=1)
 
 
+def follower(store: Store, now: datetime = LATER, feature_set: FeatureSet = SET, instruments: frozenset[str] | None = None) -> Follower:
+    return Follower(work(store, now, feature_set), "me", instruments)
+
+
 def following(store: Store, feature_set: FeatureSet = SET) -> None:
     """A store that somebody follows and has caught up with."""
     store.register(feature_set, NOON)
-    begin(work(store, feature_set=feature_set))
+    store.follow(follower(store, feature_set=feature_set).name)
 
 
 def caught_up(store: Store, now: datetime = LATER, instruments: frozenset[str] | None = None) -> Report:
     """All pieces of a catching up as one."""
-    return sum(catch_up(work(store, now), instruments), Report())
+    return sum(follower(store, now, instruments=instruments).catch_up(), Report())
 
 
 def vectors(store: Store, feature_set: FeatureSet = SET) -> list[dict[str, object]]:
@@ -118,9 +122,9 @@ def test_changes_of_another_timeframe_reach_nothing(store: Store) -> None:
 def test_killed_before_it_moves_on_it_does_the_same_again(store: Store) -> None:
     following(store)
     store.upsert(BARS_TABLE, bars_of(bar(0), bar(1)), NOON)
-    first = next(catch_up(work(store)))
+    first = next(follower(store).catch_up())
     assert (first.computed, first.changes.inserted) == (2, 2)
-    again = next(catch_up(work(store)))
+    again = next(follower(store).catch_up())
     assert (again.computed, again.changes.inserted, again.changes.unchanged) == (2, 0, 2)
 
 
@@ -135,13 +139,13 @@ def test_an_instrument_that_cannot_be_computed_is_told_and_does_not_stop_the_oth
                 raise ZeroDivisionError("E is broken")
             return super().vectors(bars, events_of)
 
-    done = list(catch_up(Broken(store, SET, "1m", later(0), "test", threads=1)))
+    done = list(Follower(Broken(store, SET, "1m", later(0), "test", threads=1), "me").catch_up())
     assert [(r.computed, r.failed) for r in done] == [(4 * 6, {"E": "E is broken"})]
     assert {row["instrument_id"] for row in vectors(store)} == set("ABCDFG")
 
 
 def test_who_does_not_follow_is_told(store: Store) -> None:
-    with pytest.raises(NotFound, match="follow/1m does not follow"):
+    with pytest.raises(NotFound, match="me/follow/1m does not follow"):
         caught_up(store)
 
 
@@ -216,3 +220,25 @@ def test_after_any_changes_the_vectors_are_those_of_a_full_computation_and_no_mo
                 case _:
                     assert caught_up(store, later(1000)).computed == ledger.settle()
         assert vectors(store) == (recomputed(store) if ledger.bars else [])
+
+
+def test_a_first_time_that_fails_is_the_first_time_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.register(SET, NOON)
+    store.upsert(BARS_TABLE, bars_of(bar(0), bar(1)), NOON)
+    with monkeypatch.context() as patch:
+        patch.setattr(Work, "vectors", lambda *arguments: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            follower(store).begin()
+    assert follower(store).begin().computed == 2
+    assert follower(store).begin().computed == 0
+    assert vectors(store) == recomputed(store)
+
+
+def test_two_followers_of_one_set_do_not_take_changes_from_each_other(store: Store) -> None:
+    store.register(SET, NOON)
+    one, other = Follower(work(store), "one", frozenset("A")), Follower(work(store), "other")
+    for each in (one, other):
+        store.follow(each.name)
+    store.upsert(BARS_TABLE, bars_of(bar(0), bar(0, instrument="B")), NOON)
+    assert sum(one.catch_up(), Report()).computed == 1
+    assert sum(other.catch_up(), Report()).computed == 2

@@ -38,7 +38,7 @@ def backfill(
     ):
         began = time.perf_counter()
         report = (
-            opened.catch_up(feature_set, timeframe, threads=threads, memory=memory)
+            opened.catch_up(feature_set, timeframe, threads=threads, memory=memory, progress=step)
             if changed
             else opened.backfill(
                 feature_set, timeframe, instruments=instrument, start=start, end=end, threads=threads, memory=memory, progress=step

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ import pyarrow.compute as pc
 from asof.errors import DefinitionError, NotFound, did_you_mean
 from asof.jobs.work import Report, Work, joined
 from asof.records import BARS, UTC
-from asof.stores.store import BARS_TABLE, Changes, Selection, Store
+from asof.stores.store import BARS_TABLE, Selection, Store
 
 Progress = Callable[[int, int], None]
 """Told how many more bars are done, and of how many in all."""
@@ -91,17 +92,21 @@ def backfill(
         raise NotFound(_nothing(store, work.timeframe, known, without))
     spans = spans.filter(pc.is_in(spans["instrument_id"], pa.array(wanted)))
     todo = list(parts(work, spans, part_rows(memory, len(work.feature_set.features)), start, end, alone=instruments is None))
-    total, computed, changes = sum(p.rows for p in todo), 0, Changes()
+    total, done = sum(p.rows for p in todo), Report(without_bars=without)
     with ThreadPoolExecutor(1, thread_name_prefix="asof-store") as writer:
-        writing: Future[Changes] | None = None
+        writing: Future[Report] | None = None
         for vectors in _regrouped((_compute(work, part) for part in todo), store.write_rows):
             if writing:
-                changes += writing.result()
+                done += writing.result()
             progress(len(vectors), total)
-            writing = writer.submit(store.upsert, work.table, vectors, work.now)
-            computed += len(vectors)
-        changes += writing.result() if writing else Changes()
-    return Report(computed, changes, without)
+            writing = writer.submit(_write, work, vectors)
+        return done + writing.result() if writing else done
+
+
+def _write(work: Work, vectors: pa.Table) -> Report:
+    began = time.perf_counter()
+    changes = work.store.upsert(work.table, vectors, work.now)
+    return Report.of(vectors, changes, time.perf_counter() - began)
 
 
 def _regrouped(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:

@@ -1,6 +1,6 @@
 """Following what changes: just the vectors that changed bars and events reach are computed again.
 
-1. `catch_up` asks the store what has changed since it last moved. Of bars that have not closed yet it keeps a list, until they have.
+1. `Follower.catch_up` asks the store what has changed since it last moved. Bars that have not closed are kept in a list, until they have.
 2. `_spans` joins changed times that are near one another into spans of time, and `_parts` cuts these into pieces of bounded size.
 3. A piece's bars are read with the lookback around them, and computed by the engine as a backfill would. Where that fails, it is tried
    for half of the instruments at a time: one that fails does not stop the others.
@@ -11,9 +11,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -21,9 +22,10 @@ import pyarrow.compute as pc
 
 from asof.engine.panel import Ints
 from asof.errors import AsofError, StoreError
-from asof.jobs.work import Report, Work
-from asof.records import UTC, Bools, micros
-from asof.stores.store import CHANGES, FOLLOWING, SPANS, Changes, Selection
+from asof.jobs.backfill import Progress, backfill
+from asof.jobs.work import Report, Work, joined
+from asof.records import BARS, UTC, Bools, micros
+from asof.stores.store import BARS_TABLE, CHANGES, FOLLOWING, SPANS, Changes, Selection
 from asof.timeframes import timeframe as timeframe_micros
 
 PART_CHANGES = 100_000
@@ -34,29 +36,58 @@ WAITING = "waiting/"
 """What the names of the lists of bars that have not closed yet begin with."""
 
 
-def name_of(work: Work) -> str:
-    """The follower that keeps a feature set's vectors of a timeframe up to date."""
-    return f"{work.feature_set.version}/{work.timeframe}"
+@dataclass(frozen=True)
+class Follower:
+    """Who keeps the vectors of a work up to date, for some instruments or for all. Each has a position of its own in the changes."""
 
+    work: Work
+    who: str
+    instruments: frozenset[str] | None = None
 
-def begin(work: Work) -> bool:
-    """Follow what changes; whether that is new. If it is, a backfill of everything comes before the first catching up."""
-    known = FOLLOWING + name_of(work) in work.store.positions(FOLLOWING)
-    work.store.follow(name_of(work))
-    return not known
+    @property
+    def name(self) -> str:
+        """The name of its position."""
+        return f"{self.who}/{self.work.feature_set.version}/{self.work.timeframe}"
 
+    def begin(self, memory: int = 2 << 30, progress: Progress = lambda done, total: None) -> Report:
+        """Follow, and the first time compute what there is; until that has ended well it counts as the first time.
 
-def catch_up(work: Work, instruments: frozenset[str] | None = None) -> Iterator[Report]:
-    """Compute what has changed since the last time, for all instruments or some; a report for each piece.
+        Raises `NotFound` where there is nothing yet.
+        """
+        self.work.store.follow(self.name)
+        if WAITING + self.name in self.work.store.positions(WAITING + self.name):
+            return Report()
+        return self.backfill(self.instruments, memory, progress)
 
-    Raises `NotFound` where nobody follows yet (see `begin`).
-    """
-    store, name = work.store, name_of(work)
-    found, position = store.changes(name)
-    relevant, waiting = _sorted_out(work, pa.concat_tables([found, _read_waiting(work)]), instruments)
-    for part in _parts(work, relevant):
-        yield _recompute(work, part)
-    store.move({FOLLOWING + name: position, WAITING + name: _written(waiting)})
+    def backfill(self, instruments: frozenset[str] | None, memory: int = 2 << 30, progress: Progress = lambda done, total: None) -> Report:
+        """Compute what there is of some instruments, and wait for their bars that have not closed."""
+        work, names = self.work, None if instruments is None else tuple(sorted(instruments))
+        done = backfill(work, instruments=names, memory=memory, progress=progress)
+        still_open = Selection(work.timeframe, names, start=work.last_closed + timedelta(microseconds=1))
+        bars = joined(work.store.read(BARS_TABLE, still_open, ("instrument_id", "ts")), BARS)
+        self._move(self._waiting() | set(zip(bars["instrument_id"].to_pylist(), bars["ts"].to_pylist(), strict=True)))
+        return done
+
+    def catch_up(self) -> Iterator[Report]:
+        """Compute what has changed since the last time; a report for each piece. Raises `NotFound` where nobody follows yet."""
+        found, position = self.work.store.changes(self.name)
+        relevant, still_open = _sorted_out(self.work, pa.concat_tables([found, self._waited_for()]), self.instruments)
+        for part in _parts(self.work, relevant):
+            yield _recompute(self.work, part)
+        self._move(set(zip(still_open["instrument_id"].to_pylist(), still_open["time"].to_pylist(), strict=True)), position)
+
+    def _waiting(self) -> set[tuple[str, datetime]]:
+        """The bars that had not closed: instrument and time."""
+        kept = self.work.store.positions(WAITING + self.name).get(WAITING + self.name, "[]")
+        return {(name, datetime.fromisoformat(at)) for name, at in json.loads(kept)}
+
+    def _waited_for(self) -> pa.Table:
+        bars = [{"kind": "bars", "instrument_id": i, "timeframe": self.work.timeframe, "time": at} for i, at in self._waiting()]
+        return pa.Table.from_pylist(bars, schema=CHANGES)
+
+    def _move(self, waiting: set[tuple[str, datetime]], position: str | None = None) -> None:
+        kept = json.dumps(sorted((name, at.isoformat()) for name, at in waiting))
+        self.work.store.move({WAITING + self.name: kept} | ({FOLLOWING + self.name: position} if position else {}))
 
 
 def _sorted_out(work: Work, changes: pa.Table, instruments: frozenset[str] | None) -> tuple[pa.Table, pa.Table]:
@@ -70,19 +101,6 @@ def _sorted_out(work: Work, changes: pa.Table, instruments: frozenset[str] | Non
         changes = changes.filter(pc.is_in(changes["instrument_id"], pa.array(sorted(instruments), pa.string())))
     is_open = pc.and_(pc.equal(changes["kind"], "bars"), pc.greater(changes["time"], pa.scalar(work.last_closed, UTC)))
     return changes.filter(pc.invert(is_open)), changes.filter(is_open)
-
-
-def _read_waiting(work: Work) -> pa.Table:
-    name = WAITING + name_of(work)
-    rows = json.loads(work.store.positions(name).get(name, "[]"))
-    bars = [{"kind": "bars", "instrument_id": i, "timeframe": work.timeframe, "time": datetime.fromisoformat(t)} for i, t in rows]
-    return pa.Table.from_pylist(bars, schema=CHANGES)
-
-
-def _written(waiting: pa.Table) -> str:
-    """Bars that have not closed, each once."""
-    rows = {(row["instrument_id"], row["time"].isoformat()) for row in waiting.to_pylist()}
-    return json.dumps(sorted(rows))
 
 
 @dataclass(frozen=True)
@@ -139,18 +157,16 @@ def _codes(names: pa.ChunkedArray) -> Ints:
 
 def _recompute(work: Work, part: Part) -> Report:
     made, gone, failed = _computed(work, part)
-    changes, withdrawn = Changes(), 0
+    changes, withdrawn, began = Changes(), 0, time.perf_counter()
     with work.store.transaction():
         if len(made):
             changes = work.store.upsert(work.table, made, work.now)
         if len(gone):
             withdrawn = work.store.withdraw(work.table, gone, work.now)
+    writing = time.perf_counter() - began
     for instrument, reason in failed.items():
         work.log("COMPUTATION_FAILED", json.dumps({"reason": reason}), (instrument,))
-    newest = pc.max(made["ts"]).as_py() if len(made) else None
-    raised = pc.value_counts(pc.list_flatten(made["quality_flags"])).to_pylist()
-    flags = {row["values"]: row["counts"] for row in raised}
-    return Report(len(made), changes, withdrawn=withdrawn, failed=failed, newest=newest, flags=flags)
+    return replace(Report.of(made, changes, writing), withdrawn=withdrawn, failed=failed)
 
 
 def _computed(work: Work, part: Part) -> tuple[pa.Table, pa.Table, dict[str, str]]:

@@ -23,8 +23,8 @@ from asof.timeframes import timeframe as timeframe_micros
 class Report:
     """What a job did: how many vectors it computed, and how they differed from what was stored.
 
-    `withdrawn` vectors were of bars that are gone; `failed` tells why instruments could not be computed. `newest` is the open of the
-    newest bar, and `flags` how often each was raised, in jobs that keep vectors up to date.
+    `withdrawn` vectors were of bars that are gone; `failed` tells why instruments could not be computed. In jobs that keep vectors up to
+    date, `newest` is the open of the newest bar, `flags` how often each was raised, and `writing` the seconds that the store took.
     """
 
     computed: int = 0
@@ -34,6 +34,14 @@ class Report:
     failed: Mapping[str, str] = field(default_factory=dict)
     newest: datetime | None = None
     flags: Mapping[str, int] = field(default_factory=dict)
+    writing: float = 0.0
+
+    @classmethod
+    def of(cls, vectors: pa.Table, changes: Changes, writing: float = 0.0) -> Report:
+        """What vectors of a feature set are told of."""
+        raised = pc.value_counts(pc.list_flatten(vectors["quality_flags"])).to_pylist()
+        newest = pc.max(vectors["ts"]).as_py() if len(vectors) else None
+        return cls(len(vectors), changes, newest=newest, flags={row["values"]: row["counts"] for row in raised}, writing=writing)
 
     def __add__(self, other: Report) -> Report:
         """What both did."""
@@ -45,6 +53,7 @@ class Report:
             {**self.failed, **other.failed},
             max((moment for moment in (self.newest, other.newest) if moment), default=None),
             Counter(self.flags) + Counter(other.flags),
+            self.writing + other.writing,
         )
 
 

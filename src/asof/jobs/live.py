@@ -1,0 +1,175 @@
+"""Keeping vectors up to date: a cycle every so many seconds, each for every feature set and timeframe.
+
+1. What is new to the store is backfilled first: a feature set over a timeframe, or an instrument that is new to the settings.
+2. After that a cycle computes what has changed since the last one (`asof.jobs.following`), which mostly is nothing, or one new bar each.
+3. What fails is told in the log, in the metrics and in the quality log, and the next cycle tries again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from asof.errors import NotFound, StoreError
+from asof.features.feature_set import FeatureSet
+from asof.jobs.following import Follower
+from asof.jobs.work import Report, Work
+from asof.records import UTC
+from asof.stores.store import SPANS, Selection, Store
+from asof.telemetry import Log, Metrics
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is kept up to date: these feature sets over these timeframes, of some instruments or of all that have bars."""
+
+    feature_sets: tuple[FeatureSet, ...]
+    timeframes: tuple[str, ...]
+    instruments: frozenset[str] | None
+    pipeline_version: str
+    refresh_seconds: float
+    latest_refresh_seconds: float = 0.0
+
+
+@dataclass
+class Live:
+    """The loop, and what it remembers from one cycle to the next."""
+
+    store: Store
+    plan: Plan
+    metrics: Metrics
+    log: Log
+    clock: Callable[[], datetime]
+    active: threading.Event = field(default_factory=threading.Event)
+    """Set while a cycle runs."""
+    last_success: datetime | None = None
+    _met: set[tuple[str, str]] = field(default_factory=set)
+    _newest: dict[str, datetime] = field(default_factory=dict)
+    _refreshed: float = -1e9
+
+    def run(self, stop: threading.Event) -> None:
+        """Cycles until `stop` is set; one that has begun is finished."""
+        while not stop.is_set():
+            began = time.monotonic()
+            self.cycle()
+            stop.wait(max(0.0, self.plan.refresh_seconds - (time.monotonic() - began)))
+
+    def cycle(self) -> Report:
+        """Everything that is to do now."""
+        self.active.set()
+        done, began = Report(), time.perf_counter()
+        healthy = True
+        for feature_set in self.plan.feature_sets:
+            for timeframe in self.plan.timeframes:
+                with self._failures(feature_set, timeframe) as failed:
+                    done += self._keep_up(Work(self.store, feature_set, timeframe, self.clock(), self.plan.pipeline_version))
+                healthy &= not failed
+        if done.computed or done.withdrawn:
+            self.metrics.compute_seconds.observe(time.perf_counter() - began)
+            self.metrics.upsert_seconds.observe(done.writing)
+            with self._failures() as failed:
+                self._refresh()
+            healthy &= not failed
+        self.metrics.compute_runs.inc()
+        if healthy and not done.failed:
+            self.last_success = self.clock()
+            self.metrics.last_success.set(self.last_success.timestamp())
+        self.active.clear()
+        return done
+
+    @contextmanager
+    def _failures(self, feature_set: FeatureSet | None = None, timeframe: str | None = None) -> Iterator[list[str]]:
+        """What fails inside is told, and does not stop what comes after."""
+        failed: list[str] = []
+        try:
+            yield failed
+            self.metrics.store_up.set(1)
+        except StoreError as error:
+            failed.append(str(error))
+            self.metrics.store_up.set(0)
+            self.metrics.compute_failed.labels("store").inc()
+            version = feature_set.version if feature_set else None
+            self.log.error("the store failed", feature_set=version, timeframe=timeframe, error=str(error))  # noqa: TRY400  # it says all
+
+    def _keep_up(self, work: Work) -> Report:
+        follower, done = Follower(work, "service", self.plan.instruments), Report()
+        if (key := (work.feature_set.version, work.timeframe)) not in self._met:
+            done = self._meet(follower)
+            self._tell(work, done)
+            self._met.add(key)
+        for report in follower.catch_up():
+            self._tell(work, report)
+            done += report
+        return done
+
+    def _meet(self, follower: Follower) -> Report:
+        """The first time: what the store does not have at all."""
+        work = follower.work
+        self.store.register(work.feature_set, work.now)
+        try:
+            done = follower.begin()
+        except NotFound as error:
+            self.log.warning("there is nothing to compute yet", feature_set=work.feature_set.version, reason=str(error))
+            done = Report()
+        if missing := self._without_vectors(work):
+            done += follower.backfill(missing)
+        return done
+
+    def _without_vectors(self, work: Work) -> frozenset[str]:
+        """The instruments of the settings that have bars but no vectors. Those that have no bars are noted."""
+        if self.plan.instruments is None:
+            return frozenset()
+        names = tuple(sorted(self.plan.instruments))
+        found = self.store.latest(work.table, Selection(work.timeframe, names))
+        if len(found):
+            self._note_newest(work.timeframe, pc.max(found["ts"]).as_py())
+        missing = sorted(self.plan.instruments - set(found["instrument_id"].to_pylist()))
+        now = pa.array([work.now] * len(missing), UTC)
+        spans = pa.table([pa.array(missing, pa.string()), now, now], schema=SPANS)
+        barred = set(self.store.around(work.timeframe, spans, 1, ("instrument_id",))["instrument_id"].to_pylist())
+        without = tuple(name for name in missing if name not in barred)
+        if without:
+            work.log("NO_BARS", '{"reason": "the store has no bar of this instrument and timeframe"}', without)
+            self.log.warning("instruments have no bars", timeframe=work.timeframe, instruments=list(without))
+        return frozenset(missing) & barred
+
+    def _tell(self, work: Work, done: Report) -> None:
+        """What was done, in metrics and log."""
+        metrics, changes = self.metrics, done.changes
+        metrics.vectors_upserted.inc(changes.inserted + changes.corrected)
+        for flag, times in done.flags.items():
+            metrics.quality_flags.labels(flag).inc(times)
+        if done.newest:
+            self._note_newest(work.timeframe, done.newest)
+        for name, why in done.failed.items():
+            metrics.compute_failed.labels("instrument").inc()
+            self.log.error(
+                "an instrument failed", instrument=name, feature_set=work.feature_set.version, timeframe=work.timeframe, error=why
+            )
+        if done.computed or done.withdrawn:
+            self.log.info(
+                "vectors",
+                feature_set=work.feature_set.version,
+                timeframe=work.timeframe,
+                computed=done.computed,
+                inserted=changes.inserted,
+                corrected=changes.corrected,
+                withdrawn=done.withdrawn,
+            )
+
+    def _note_newest(self, timeframe: str, ts: datetime) -> None:
+        self._newest[timeframe] = max(ts, self._newest.get(timeframe, ts))
+        self.metrics.last_feature_ts.labels(timeframe).set(self._newest[timeframe].timestamp())
+
+    def _refresh(self) -> None:
+        """What the store keeps ready for reading, where it is behind by more than the settings allow."""
+        if self.plan.latest_refresh_seconds and time.monotonic() - self._refreshed >= self.plan.latest_refresh_seconds:
+            self.store.refresh()
+            self._refreshed = time.monotonic()
