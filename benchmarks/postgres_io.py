@@ -43,7 +43,7 @@ def write(settings: Settings) -> Result:
     vectors = _vectors(settings)
     stored = LAYOUT.rows(vectors).append_column("known_from", pa.repeat(pa.scalar(NOW, pa.timestamp("us", tz="UTC")), len(vectors)))
     ready = list(encoded([stored]))
-    with _server() as server:
+    with private_server() as server:
         urls = _Latest(server)
         candidates = {
             "asof upsert": Candidate(lambda: _upsert(urls.latest, vectors), urls.renew),
@@ -71,7 +71,7 @@ def read(settings: Settings) -> Result:
     """Measure a read of all vectors, by key."""
     vectors = _vectors(settings)
     sql = f'SELECT {LAYOUT.columns(TABLE.schema.names, "m")} FROM feature_vectors m ORDER BY instrument_id COLLATE "C", ts'  # noqa: S608 - our own names
-    with _server() as server:
+    with private_server() as server:
         url = _Latest(server).renew()
         _upsert(url, vectors)
         server.run("VACUUM ANALYZE feature_vectors", url)
@@ -109,7 +109,7 @@ class _Latest:
 
 
 @contextmanager
-def _server() -> Iterator[Postgres]:
+def private_server() -> Iterator[Postgres]:
     if programs() is None:
         sys.exit("there is no PostgreSQL: make servers")
     with private() as server:

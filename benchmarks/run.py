@@ -22,6 +22,7 @@ from pathlib import Path
 
 import backfill
 import cold
+import cycle
 import fs_v1
 import imports
 import join
@@ -37,6 +38,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Result]] = {
     "backfill": backfill.run,
     "postgres_write": postgres_io.write,
     "postgres_read": postgres_io.read,
+    "cycle": cycle.run,
     "memory": memory.run,
     "imports": imports.run,
     "cold": cold.run,

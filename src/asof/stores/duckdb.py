@@ -16,12 +16,13 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from asof.errors import NotFound, StoreError
 from asof.features.feature_set import FeatureSet
 from asof.records import BARS, QUALITY_LOG, QUARANTINE
-from asof.stores.statements import clashing, column_types, condition, listed, place_events, quoted, revisions, settled
+from asof.stores import duckdb_writing as writing
+from asof.stores.duckdb_writing import rows_of, seen_as, time_of
+from asof.stores.statements import column_types, condition, listed, quoted, revisions
 from asof.stores.store import (
     BARS_TABLE,
     CHANGES,
@@ -80,7 +81,6 @@ SELECT {columns} FROM (
 """
 
 
-_FOLLOWED = "SELECT 1 FROM positions WHERE starts_with(name, ?) LIMIT 1"
 _PRUNE = "DELETE FROM changes WHERE number <= (SELECT min(position::BIGINT) FROM positions WHERE starts_with(name, ?))"
 """Changes that every follower has seen are needed no more."""
 
@@ -114,9 +114,9 @@ class DuckDBStore:
 
     def _prepare(self, read_only: bool) -> None:
         """Create the tables of a new store; refuse a store of a newer layout, or a file of another program."""
-        tables = {str(row[0]) for row in self._rows("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main'")}
+        tables = {str(row[0]) for row in rows_of(self._connection, "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main'")}
         if "layout" in tables:
-            version = self._rows("SELECT max(version) FROM layout")[0][0]
+            version = rows_of(self._connection, "SELECT max(version) FROM layout")[0][0]
             if not isinstance(version, int) or version > LAYOUT:
                 raise StoreError(f"{self.url} has layout {version}; this asof knows {LAYOUT}: upgrade asof (pip install -U asof)")
             return
@@ -176,132 +176,18 @@ class DuckDBStore:
         except duckdb.Error:
             return  # the failure itself has ended the transaction
 
-    def _rows(self, sql: str, parameters: list[object] | None = None) -> list[tuple[object, ...]]:
-        return self._connection.execute(sql, parameters or []).fetchall()
-
     def upsert(self, table: Table, rows: pa.Table | Iterable[pa.Table], known_at: datetime) -> Changes:
         """See `Store.upsert`."""
         with self.transaction():
             if isinstance(rows, pa.Table):
-                with self._seen_as("staged", rows.combine_chunks()):  # DuckDB reads one chunk on many threads, many on one
-                    ends = [end for k in _extent(table) for end in pc.min_max(rows[k]).as_py().values()]
-                    return self._merge(table, known_at, len(rows), ends)
-            self._stage(table, rows)
-            repeats, refused = self._settle_repeats(table)
-            changes = self._merge(table, known_at, *self._ends(table, "staged", []))
-            _drop(self._connection, "staged")
-            return Changes(changes.inserted, changes.corrected, changes.unchanged + repeats, refused if len(refused) else None)
-
-    @contextmanager
-    def _seen_as(self, name: str, rows: pa.Table) -> Iterator[None]:
-        """An Arrow table under a name that SQL can use."""
-        self._connection.register(name, rows)
-        yield
-        self._connection.unregister(name)  # where the block fails, the roll-back does this
-
-    def _stage(self, table: Table, rows: Iterable[pa.Table]) -> None:
-        connection = self._connection
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE staged ({column_types(table.schema)}, row BIGINT)")
-        for batch in rows:
-            with self._seen_as("batch", batch):
-                connection.execute("INSERT INTO staged SELECT * FROM batch")
-
-    def _settle_repeats(self, table: Table) -> tuple[int, pa.Table]:
-        """Keep one row of each key. How many repeats that agree were dropped, and the rows that disagree, which are all taken out.
-
-        For events, disagreeing means two scores of one enrichment; the newest enrichment's scores stand, at the first one's place. An
-        event that disagrees for one instrument is taken out for all that it names, and returned once.
-        """
-        key = listed(table.key)
-        nothing = table.schema.append(pa.field("row", pa.int64())).empty_table()
-        if not self._rows(f"SELECT 1 FROM staged GROUP BY {key} HAVING count(*) > 1 LIMIT 1"):
-            return 0, nothing
-        connection = self._connection
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE clash AS {clashing(table, 'staged')}")
-        refused = connection.sql("SELECT DISTINCT ON (row) * FROM clash ORDER BY row, instrument_id").to_arrow_table()
-        if len(refused):
-            connection.execute("DELETE FROM staged WHERE row IN (SELECT row FROM clash)")
-        _drop(connection, "clash")
-        before = self._count("staged")
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE staged AS {settled(table, 'staged')}")
-        return before - self._count("staged"), refused
-
-    def _count(self, rows: str, parameters: list[object] | None = None) -> int:
-        found = self._rows(f"SELECT count(*) FROM {rows}", parameters)[0][0]
-        assert isinstance(found, int)
-        return found
-
-    def _merge(self, table: Table, known_at: datetime, staged: int, ends: list[object]) -> Changes:
-        """Compare the staged rows with the current ones; write what is new or changed, and keep what a change supersedes.
-
-        `ends` are those of the staged rows' extent: known keys are searched where current rows meet it, and nowhere else.
-        """
-        name = quoted(table.name)
-        columns = listed(table.schema.names, "s")
-        match = " AND ".join(f"s.{quoted(c)} = m.{quoted(c)}" for c in table.key)
-        order = f" ORDER BY {listed(_in_order(table), 's')}" if table in (BARS_TABLE, EVENTS_TABLE) else ""  # vectors come in order
-        inside = " AND ".join(f"{quoted(k)} BETWEEN ? AND ?" for k in _extent(table))
-        there, bounds = self._ends(table, f"main.{name} WHERE {inside}", ends) if staged else (0, ends)
-        current = f"(SELECT * FROM main.{name} WHERE {inside})"
-        known = self._count(f"(SELECT * FROM staged WHERE {inside}) s JOIN {current} m ON {match}", bounds * 2) if there else 0
-        if not known:
-            self._note(table, "staged s", [])
-            self._connection.execute(f"INSERT INTO main.{name} SELECT {columns}, ? FROM staged s{order}", [known_at])
-            return Changes(inserted=staged)
-        source = "staged"
-        if table is EVENTS_TABLE:
-            self._connection.execute(f"CREATE OR REPLACE TEMP VIEW placed AS {place_events()}")
-            source = "placed"
-        if known < staged:
-            unknown = f"{source} s ANTI JOIN {current} m ON {match}"
-            self._note(table, unknown, bounds)
-            self._connection.execute(f"INSERT INTO main.{name} SELECT {columns}, ? FROM {unknown}{order}", [known_at, *bounds])
-        differs = " OR ".join(f"s.{quoted(c)} IS DISTINCT FROM m.{quoted(c)}" for c in table.compared)
-        changed = f"{source} s JOIN {current} m ON {match} WHERE {differs}"
-        corrected = self._count(changed, bounds)
-        if corrected:
-            self._correct(table, changed, bounds, known_at)
-        return Changes(staged - known, corrected, known - corrected)
-
-    def _correct(self, table: Table, found: str, bounds: list[object], known_at: datetime) -> None:
-        """Move the current rows `m` that staged rows `s` differ from to the history, and put those in their place."""
-        connection, name = self._connection, quoted(table.name)
-        since = "greatest(?, m.known_from + INTERVAL 1 MICROSECOND) AS known_from"
-        columns = listed(table.schema.names, "s")
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE fresh AS SELECT {columns}, {since} FROM {found}", [known_at, *bounds])
-        same = " AND ".join(f"f.{quoted(c)} = m.{quoted(c)}" for c in table.key)
-        self._note(table, "fresh s", [])
-        if table is EVENTS_TABLE:  # an event that takes another place leaves its old one
-            self._note(table, f"main.{name} s JOIN fresh f ON {same.replace('m.', 's.')} AND s.enriched_at_utc <> f.enriched_at_utc", [])
-        past = f"SELECT {listed(table.schema.names, 'm')}, m.known_from, f.known_from FROM main.{name} m JOIN fresh f ON {same}"
-        connection.execute(f"INSERT INTO history.{name} {past}")
-        connection.execute(f"DELETE FROM main.{name} m USING fresh f WHERE {same}")
-        connection.execute(f"INSERT INTO main.{name} SELECT * FROM fresh ORDER BY {listed(_in_order(table))}")
-        _drop(connection, "fresh")
-
-    def _note(self, table: Table, changed: str, parameters: list[object]) -> None:
-        """Note changed bars and events for those who follow."""
-        if table not in (BARS_TABLE, EVENTS_TABLE) or not self._rows(_FOLLOWED, [FOLLOWING]):
-            return
-        timeframe = "s.timeframe" if table is BARS_TABLE else "NULL::VARCHAR"
-        self._connection.execute(
-            f"INSERT INTO changes SELECT nextval('change'), '{table.name}', instrument_id, timeframe, times FROM ("
-            f"SELECT s.instrument_id, {timeframe} AS timeframe, list(s.{_time(table)}) AS times FROM {changed} GROUP BY ALL)",
-            parameters,
-        )
-
-    def _ends(self, table: Table, rows: str, parameters: list[object]) -> tuple[int, list[object]]:
-        """How many rows there are, and the ends of their extent."""
-        ends = ", ".join(f"min({quoted(k)}), max({quoted(k)})" for k in _extent(table))
-        found = self._connection.sql(f"SELECT count(*) AS n, {ends} FROM {rows}", params=parameters).to_arrow_table()
-        count, *bounds = (column[0].as_py() for column in found.columns)
-        return count, bounds
+                return writing.upsert_table(self._connection, table, rows, known_at)
+            return writing.upsert_stream(self._connection, table, rows, known_at)
 
     def read(
         self, table: Table, selection: Selection, columns: tuple[str, ...] | None = None, *, ordered: bool = True
     ) -> Iterator[pa.Table]:
         """See `Store.read`."""
-        time = _time(table)
+        time = time_of(table)
         order = f" ORDER BY instrument_id, {time}{'' if time == 'ts' else ', event_id'}" if ordered else ""
         where, parameters = condition(table, selection, time, _among)
         names = listed(columns or table.schema.names)
@@ -319,7 +205,7 @@ class DuckDBStore:
         """See `Store.around`."""
         search = _AROUND_EACH if len(spans) <= FEW_SPANS else _AROUND_ALL
         names = listed(columns)
-        with self._lock, self._errors(_cannot_read), self._seen_as("spans", spans):
+        with self._lock, self._errors(_cannot_read), seen_as(self._connection, "spans", spans):
             found = []
             for row in spans.to_pylist() if search is _AROUND_EACH else [{}]:
                 parameters = {"timeframe": timeframe, "reach": reach, **row}
@@ -333,9 +219,11 @@ class DuckDBStore:
         step = timeframe_micros(timeframe)
         picked = listed(columns, "v")
         vectors = f"SELECT * FROM main.{name} WHERE timeframe = $timeframe"
-        with self._lock, self._errors(_cannot_read), self._seen_as("entities", entities):
-            late = self._rows(
-                f"SELECT 1 FROM main.{name} WHERE timeframe = ? AND epoch_us(available_at) - epoch_us(ts) <> ? LIMIT 1", [timeframe, step]
+        with self._lock, self._errors(_cannot_read), seen_as(self._connection, "entities", entities):
+            late = rows_of(
+                self._connection,
+                f"SELECT 1 FROM main.{name} WHERE timeframe = ? AND epoch_us(available_at) - epoch_us(ts) <> ? LIMIT 1",
+                [timeframe, step],
             )
             if late:  # a vector counts only where it is newer than all that were available before it, or with it
                 vectors += (
@@ -368,18 +256,8 @@ class DuckDBStore:
 
     def withdraw(self, table: Table, keys: pa.Table, known_at: datetime) -> int:
         """See `Store.withdraw`."""
-        name = quoted(table.name)
-        match = " AND ".join(f"k.{quoted(c)} = m.{quoted(c)}" for c in table.key)
-        with self.transaction(), self._seen_as("gone", keys):
-            self._note(table, f"main.{name} s SEMI JOIN gone k ON {match.replace('m.', 's.')}", [])
-            self._connection.execute(
-                f"INSERT INTO history.{name} SELECT m.*, greatest(?, m.known_from + INTERVAL 1 MICROSECOND)"
-                f" FROM main.{name} m SEMI JOIN gone k ON {match}",
-                [known_at],
-            )
-            done = self._rows(f"DELETE FROM main.{name} m USING gone k WHERE {match}")
-        assert isinstance(done[0][0], int)
-        return done[0][0]
+        with self.transaction():
+            return writing.withdraw(self._connection, table, keys, known_at)
 
     def spans(self, timeframe: str | None = None) -> pa.Table:
         """See `Store.spans`."""
@@ -419,10 +297,11 @@ class DuckDBStore:
         """See `Store.append`."""
         names = [n for n in _LOGS[log].names if n != "detected_at"]
         same = " AND ".join(f"l.{quoted(n)} IS NOT DISTINCT FROM r.{quoted(n)}" for n in names)
-        with self.transaction(), self._seen_as("logged", rows):
-            done = self._rows(
+        with self.transaction(), seen_as(self._connection, "logged", rows):
+            done = rows_of(
+                self._connection,
                 f"INSERT INTO {quoted(log)} SELECT {listed(_LOGS[log].names)} FROM logged r"
-                f" WHERE NOT EXISTS (SELECT 1 FROM {quoted(log)} l WHERE {same})"
+                f" WHERE NOT EXISTS (SELECT 1 FROM {quoted(log)} l WHERE {same})",
             )
         assert isinstance(done[0][0], int)
         return done[0][0]
@@ -431,7 +310,7 @@ class DuckDBStore:
         """See `Store.follow`."""
         with self.transaction():
             if FOLLOWING + name not in self.positions(FOLLOWING):
-                self.move({FOLLOWING + name: str(self._rows("SELECT nextval('change')")[0][0])})
+                self.move({FOLLOWING + name: str(rows_of(self._connection, "SELECT nextval('change')")[0][0])})
 
     def changes(self, name: str) -> tuple[pa.Table, str]:
         """See `Store.changes`."""
@@ -442,13 +321,13 @@ class DuckDBStore:
                 "SELECT kind, instrument_id, timeframe, unnest(times) AS time FROM changes WHERE number > ?::BIGINT ORDER BY ALL",
                 params=[since],
             ).to_arrow_table()
-            newest = self._rows("SELECT max(number) FROM changes")[0][0]
+            newest = rows_of(self._connection, "SELECT max(number) FROM changes")[0][0]
         return found.cast(CHANGES), since if newest is None else str(newest)
 
     def positions(self, prefix: str) -> dict[str, str]:
         """See `Store.positions`."""
         with self._lock, self._errors(_cannot_read):
-            found = self._rows("SELECT name, position FROM positions WHERE starts_with(name, ?) ORDER BY name", [prefix])
+            found = rows_of(self._connection, "SELECT name, position FROM positions WHERE starts_with(name, ?) ORDER BY name", [prefix])
         return {str(name): str(position) for name, position in found}
 
     def move(self, positions: Mapping[str, str]) -> None:
@@ -466,9 +345,9 @@ class DuckDBStore:
         """See `Store.facts`."""
         with self._lock, self._errors(_cannot_read):
             names = [*("bars", "events"), *self.registered(), *_LOGS]
-            counts = {n: self._rows(f"SELECT count(*) FROM main.{quoted(n)}")[0][0] for n in names}
-            version = self._rows("SELECT version()")[0][0]
-            icu = self._rows("SELECT 1 FROM duckdb_extensions() WHERE extension_name = 'icu' AND loaded")
+            counts = {n: rows_of(self._connection, f"SELECT count(*) FROM main.{quoted(n)}")[0][0] for n in names}
+            version = rows_of(self._connection, "SELECT version()")[0][0]
+            icu = rows_of(self._connection, "SELECT 1 FROM duckdb_extensions() WHERE extension_name = 'icu' AND loaded")
         broken = ("bad", "time zones", "DuckDB's icu extension is missing", "pip install --force-reinstall duckdb")
         return {"kind": "DuckDB", "version": version, "layout": LAYOUT, "rows": counts, "findings": [] if icu else [broken]}
 
@@ -483,21 +362,6 @@ class DuckDBStore:
         self.close()
 
 
-def _time(table: Table) -> str:
-    """The column that `Selection.start` and `Selection.end` are about."""
-    return "ts" if "ts" in table.schema.names else "enriched_at_utc"
-
-
-def _extent(table: Table) -> tuple[str, ...]:
-    """The columns of a table's key that its rows are ordered by."""
-    return tuple(k for k in ("instrument_id", "ts") if k in table.key)
-
-
-def _in_order(table: Table) -> tuple[str, ...]:
-    """The columns by which a table's rows are written, so that blocks hold what is read together."""
-    return tuple(dict.fromkeys(("instrument_id", *(("timeframe",) if "timeframe" in table.key else ()), _time(table))))
-
-
 def _typed(found: pa.Table, table: Table) -> pa.Table:
     """A result in the types of the table's schema: DuckDB names the zone and the items of a list its own way."""
     return found.cast(pa.schema([table.schema.field(name) for name in found.column_names]))
@@ -507,10 +371,6 @@ def _among(names: list[str]) -> tuple[str, list[object]]:
     """Between the first and the last of them, by which DuckDB leaves out blocks, and one of them."""
     ends: list[object] = [names[0], names[-1]] if names else ["", ""]
     return "instrument_id BETWEEN ? AND ? AND instrument_id IN (SELECT unnest(?::VARCHAR[]))", [*ends, names]
-
-
-def _drop(connection: duckdb.DuckDBPyConnection, table: str) -> None:
-    connection.execute(f"DROP TABLE IF EXISTS {quoted(table)}")
 
 
 _HOLDER = re.compile(r"held in (.+?) \(PID (\d+)\)")
