@@ -28,19 +28,6 @@ OPEN = datetime(2024, 1, 2, tzinfo=UTC)
 PLAN = Plan((asof.fs_v1,), ("1m",), None, "bench", 60)
 
 
-class Silent:
-    """A log that nobody reads."""
-
-    def info(self, event: str, **fields: object) -> None:
-        """Nothing."""
-
-    warning = info
-
-    def error(self, event: str, **fields: object) -> None:
-        """What fails makes the figures worthless."""
-        raise RuntimeError(event, fields)
-
-
 class Market:
     """A store of so many instruments, whose next minute can be written, and the loop that keeps up with it."""
 
@@ -48,7 +35,7 @@ class Market:
         self.store, self.instruments, self.minute = store, instruments, 0
         for _ in range(HISTORY):
             self.write()
-        self.loop = Live(store, PLAN, Metrics(), Silent(), lambda: OPEN + timedelta(minutes=self.minute))
+        self.loop = Live(store, PLAN, Metrics(), lambda: OPEN + timedelta(minutes=self.minute))
         self.loop.cycle()
 
     def write(self) -> None:

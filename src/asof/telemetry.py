@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
@@ -12,22 +11,6 @@ from asof import __version__
 PREFIX = "feature_store"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """The buckets of durations."""
-
-
-class Log(Protocol):
-    """Where events are told, each with its fields."""
-
-    def info(self, event: str, **fields: object) -> object:
-        """What goes as it should."""
-        ...
-
-    def warning(self, event: str, **fields: object) -> object:
-        """What somebody should look at some day."""
-        ...
-
-    def error(self, event: str, **fields: object) -> object:
-        """What failed."""
-        ...
 
 
 class Metrics:

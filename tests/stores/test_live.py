@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -21,25 +21,6 @@ PLAN = Plan((SET,), ("1m",), None, "test", 60)
 
 
 @dataclass
-class Told:
-    """A log that remembers."""
-
-    lines: list[tuple[str, str, dict[str, object]]] = field(default_factory=list)
-
-    def info(self, event: str, **fields: object) -> None:
-        self.lines.append(("info", event, fields))
-
-    def warning(self, event: str, **fields: object) -> None:
-        self.lines.append(("warning", event, fields))
-
-    def error(self, event: str, **fields: object) -> None:
-        self.lines.append(("error", event, fields))
-
-    def events(self, level: str) -> list[str]:
-        return [event for at, event, _ in self.lines if at == level]
-
-
-@dataclass
 class Clock:
     now: datetime = NOON
 
@@ -48,7 +29,7 @@ class Clock:
 
 
 def live(store: Store, plan: Plan = PLAN) -> Live:
-    return Live(store, plan, Metrics(), Told(), Clock())
+    return Live(store, plan, Metrics(), Clock())
 
 
 def metric(loop: Live, name: str, **labels: str) -> float:
@@ -123,10 +104,10 @@ def test_an_instrument_without_bars_is_noted_once_and_gets_vectors_when_it_has_s
     assert {row["instrument_id"] for row in vectors(store)} == {"A", "B"}
 
 
-def test_an_empty_store_is_no_failure(store: Store) -> None:
+def test_an_empty_store_is_no_failure(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     loop = live(store)
     assert loop.cycle().computed == 0
-    assert loop.log.events("error") == []
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
     store.upsert(BARS_TABLE, bars_of(bar(0)), NOON)
     assert loop.cycle().computed == 1
 

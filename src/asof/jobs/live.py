@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +24,9 @@ from asof.jobs.following import Follower
 from asof.jobs.work import Report, Work
 from asof.records import UTC
 from asof.stores.store import SPANS, Selection, Store
-from asof.telemetry import Log, Metrics
+from asof.telemetry import Metrics
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,6 @@ class Live:
     store: Store
     plan: Plan
     metrics: Metrics
-    log: Log
     clock: Callable[[], datetime]
     active: threading.Event = field(default_factory=threading.Event)
     """Set while a cycle runs."""
@@ -96,7 +98,8 @@ class Live:
             self.metrics.store_up.set(0)
             self.metrics.compute_failed.labels("store").inc()
             version = feature_set.version if feature_set else None
-            self.log.error("the store failed", feature_set=version, timeframe=timeframe, error=str(error))  # noqa: TRY400  # it says all
+            told = {"feature_set": version, "timeframe": timeframe, "error": str(error)}
+            log.error("the store failed", extra=told)  # noqa: TRY400  # the error says all
 
     def _keep_up(self, work: Work) -> Report:
         follower, done = Follower(work, "service", self.plan.instruments), Report()
@@ -116,7 +119,7 @@ class Live:
         try:
             done = follower.begin()
         except NotFound as error:
-            self.log.warning("there is nothing to compute yet", feature_set=work.feature_set.version, reason=str(error))
+            log.warning("there is nothing to compute yet", extra={"feature_set": work.feature_set.version, "reason": str(error)})
             done = Report()
         if missing := self._without_vectors(work):
             done += follower.backfill(missing)
@@ -137,7 +140,7 @@ class Live:
         without = tuple(name for name in missing if name not in barred)
         if without:
             work.log("NO_BARS", '{"reason": "the store has no bar of this instrument and timeframe"}', without)
-            self.log.warning("instruments have no bars", timeframe=work.timeframe, instruments=list(without))
+            log.warning("instruments have no bars", extra={"timeframe": work.timeframe, "instruments": list(without)})
         return frozenset(missing) & barred
 
     def _tell(self, work: Work, done: Report) -> None:
@@ -148,21 +151,13 @@ class Live:
             metrics.quality_flags.labels(flag).inc(times)
         if done.newest:
             self._note_newest(work.timeframe, done.newest)
+        about = {"feature_set": work.feature_set.version, "timeframe": work.timeframe}
         for name, why in done.failed.items():
             metrics.compute_failed.labels("instrument").inc()
-            self.log.error(
-                "an instrument failed", instrument=name, feature_set=work.feature_set.version, timeframe=work.timeframe, error=why
-            )
+            log.error("an instrument failed", extra=about | {"instrument": name, "error": why})
         if done.computed or done.withdrawn:
-            self.log.info(
-                "vectors",
-                feature_set=work.feature_set.version,
-                timeframe=work.timeframe,
-                computed=done.computed,
-                inserted=changes.inserted,
-                corrected=changes.corrected,
-                withdrawn=done.withdrawn,
-            )
+            told = {"inserted": changes.inserted, "corrected": changes.corrected, "withdrawn": done.withdrawn}
+            log.info("vectors", extra=about | {"computed": done.computed} | told)
 
     def _note_newest(self, timeframe: str, ts: datetime) -> None:
         self._newest[timeframe] = max(ts, self._newest.get(timeframe, ts))
