@@ -157,7 +157,7 @@ class Live:
             log.error("an instrument failed", extra=about | {"instrument": name, "error": why})
         if done.computed or done.withdrawn:
             told = {"inserted": changes.inserted, "corrected": changes.corrected, "withdrawn": done.withdrawn}
-            log.info("vectors", extra=about | {"computed": done.computed} | told)
+            log.info("vectors", extra={**about, "computed": done.computed, **told})
 
     def _note_newest(self, timeframe: str, ts: datetime) -> None:
         self._newest[timeframe] = max(ts, self._newest.get(timeframe, ts))
