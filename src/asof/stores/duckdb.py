@@ -81,6 +81,13 @@ SELECT {columns} FROM (
 """
 
 
+_NEWER_THAN_ALL_BEFORE = """
+QUALIFY ts > coalesce(
+    max(ts) OVER (PARTITION BY instrument_id ORDER BY available_at, ts ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING),
+    '-infinity'::TIMESTAMPTZ
+) AND available_at IS DISTINCT FROM lead(available_at) OVER (PARTITION BY instrument_id ORDER BY available_at, ts)
+"""
+"""Where vectors became available out of order, one counts only if it is newer than all that were available before it, or with it."""
 _PRUNE = "DELETE FROM changes WHERE number <= (SELECT min(position::BIGINT) FROM positions WHERE starts_with(name, ?))"
 """Changes that every follower has seen are needed no more."""
 
@@ -191,7 +198,7 @@ class DuckDBStore:
         order = f" ORDER BY instrument_id, {time}{'' if time == 'ts' else ', event_id'}" if ordered else ""
         where, parameters = condition(table, selection, time, _among)
         names = listed(columns or table.schema.names)
-        source, known = revisions(table, selection, "main.")
+        source, known = revisions(table, selection.known_at, "main.")
         cursor = self._connection.cursor()
         try:
             with self._errors(_cannot_read):
@@ -213,28 +220,20 @@ class DuckDBStore:
         bars = pa.concat_tables(found) if found else BARS.empty_table()
         return _typed(bars.select(columns), BARS_TABLE)
 
-    def as_of(self, table: Table, entities: pa.Table, timeframe: str, columns: tuple[str, ...]) -> pa.Table:
+    def as_of(
+        self, table: Table, entities: pa.Table, timeframe: str, columns: tuple[str, ...], known_at: datetime | None = None
+    ) -> pa.Table:
         """See `Store.as_of`."""
-        name = quoted(table.name)
-        step = timeframe_micros(timeframe)
-        picked = listed(columns, "v")
-        vectors = f"SELECT * FROM main.{name} WHERE timeframe = $timeframe"
+        rows, known = revisions(table, known_at, "main.")
+        source, parameters = f"SELECT * FROM {rows} WHERE timeframe = ?", [*known, timeframe]
         with self._lock, self._errors(_cannot_read), seen_as(self._connection, "entities", entities):
-            late = rows_of(
-                self._connection,
-                f"SELECT 1 FROM main.{name} WHERE timeframe = ? AND epoch_us(available_at) - epoch_us(ts) <> ? LIMIT 1",
-                [timeframe, step],
-            )
-            if late:  # a vector counts only where it is newer than all that were available before it, or with it
-                vectors += (
-                    " QUALIFY ts > coalesce(max(ts) OVER (PARTITION BY instrument_id ORDER BY available_at, ts"
-                    " ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), '-infinity'::TIMESTAMPTZ)"
-                    " AND available_at IS DISTINCT FROM lead(available_at) OVER (PARTITION BY instrument_id ORDER BY available_at, ts)"
-                )
+            late = f"SELECT 1 FROM ({source}) WHERE epoch_us(available_at) - epoch_us(ts) <> ? LIMIT 1"
+            if rows_of(self._connection, late, [*parameters, timeframe_micros(timeframe)]):
+                source += _NEWER_THAN_ALL_BEFORE
             found = self._connection.sql(
-                f"SELECT {picked} FROM entities e ASOF LEFT JOIN ({vectors}) v"
+                f"SELECT {listed(columns, 'v')} FROM entities e ASOF LEFT JOIN ({source}) v"
                 " ON e.instrument_id = v.instrument_id AND e.event_timestamp >= v.available_at ORDER BY e.row",
-                params={"timeframe": timeframe},
+                params=parameters,
             ).to_arrow_table()
         return _typed(found, table)
 
@@ -244,13 +243,13 @@ class DuckDBStore:
         if selection.end:
             where += " AND available_at <= ?"
             parameters.append(selection.end)
-        name = f"main.{quoted(table.name)}"
-        newest = f"SELECT instrument_id, timeframe, max(ts) AS ts FROM {name} WHERE {where} GROUP BY ALL"
+        rows, known = revisions(table, selection.known_at, "main.")
+        newest = f"SELECT instrument_id, timeframe, max(ts) AS ts FROM {rows} WHERE {where} GROUP BY ALL"
         with self._lock, self._errors(_cannot_read):
             found = self._connection.sql(
-                f"SELECT {listed(table.schema.names, 'v')} FROM {name} v SEMI JOIN ({newest}) USING (instrument_id, timeframe, ts)"
+                f"SELECT {listed(table.schema.names, 'v')} FROM {rows} v SEMI JOIN ({newest}) USING (instrument_id, timeframe, ts)"
                 " ORDER BY instrument_id",
-                params=parameters,
+                params=[*known, *known, *parameters],
             ).to_arrow_table()
         return _typed(found, table)
 
@@ -259,22 +258,26 @@ class DuckDBStore:
         with self.transaction():
             return writing.withdraw(self._connection, table, keys, known_at)
 
-    def spans(self, timeframe: str | None = None) -> pa.Table:
+    def spans(self, timeframe: str | None = None, known_at: datetime | None = None) -> pa.Table:
         """See `Store.spans`."""
+        rows, known = revisions(BARS_TABLE, known_at, "main.")
         with self._lock, self._errors(_cannot_read):
             return self._connection.sql(
-                "SELECT instrument_id, timeframe, count(*) AS bars, min(ts) AS first, max(ts) AS last FROM bars"
-                " WHERE $1 IS NULL OR timeframe = $1 GROUP BY ALL ORDER BY ALL",
-                params=[timeframe],
+                f"SELECT instrument_id, timeframe, count(*) AS bars, min(ts) AS first, max(ts) AS last FROM {rows}"
+                " WHERE ? IS NULL OR timeframe = ? GROUP BY ALL ORDER BY ALL",
+                params=[*known, timeframe, timeframe],
             ).to_arrow_table()
 
-    def cuts(self, timeframe: str, instrument: str, every: int, lookback: int) -> list[tuple[datetime, datetime]]:
+    def cuts(
+        self, timeframe: str, instrument: str, every: int, lookback: int, known_at: datetime | None = None
+    ) -> list[tuple[datetime, datetime]]:
         """See `Store.cuts`."""
+        rows, known = revisions(BARS_TABLE, known_at, "main.")
         with self._lock, self._errors(_cannot_read):
             found = self._connection.sql(
-                "SELECT ts, early FROM (SELECT ts, row_number() OVER (ORDER BY ts) - 1 AS n, coalesce(lag(ts, $4) OVER (ORDER BY ts),"
-                " min(ts) OVER ()) AS early FROM bars WHERE timeframe = $1 AND instrument_id = $2) WHERE n % $3 = 0 ORDER BY ts",
-                params=[timeframe, instrument, every, lookback - 1],
+                "SELECT ts, early FROM (SELECT ts, row_number() OVER (ORDER BY ts) - 1 AS n, coalesce(lag(ts, ?) OVER (ORDER BY ts),"
+                f" min(ts) OVER ()) AS early FROM {rows} WHERE timeframe = ? AND instrument_id = ?) WHERE n % ? = 0 ORDER BY ts",
+                params=[lookback - 1, *known, timeframe, instrument, every],
             ).to_arrow_table()
         return [(row["ts"], row["early"]) for row in found.to_pylist()]
 

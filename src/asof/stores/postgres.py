@@ -23,7 +23,7 @@ from asof.stores import postgres_writing as writing
 from asof.stores.postgres_copy import BATCH_ROWS
 from asof.stores.postgres_migrations import LAYOUT, check, timescale
 from asof.stores.postgres_server import Connection, Server, query
-from asof.stores.postgres_tables import Bars, Events, Layout, Vectors
+from asof.stores.postgres_tables import VECTORS, Bars, Events, Layout, Vectors
 from asof.stores.postgres_writing import copied_out, copy_into
 from asof.stores.statements import column_types, condition, listed, quoted, revisions
 from asof.stores.store import (
@@ -46,7 +46,7 @@ COUNTED = pa.schema([("instrument_id", pa.string()), ("timeframe", pa.string()),
 BYTEWISE = 'instrument_id COLLATE "C"'
 """Instruments in the order that Arrow and Python have; the bars' table of another program may have another."""
 SPANS_SQL = """
-SELECT instrument_id, timeframe, count(*), min(ts), max(ts) FROM ohlcv
+SELECT instrument_id, timeframe, count(*), min(ts), max(ts) FROM {rows} AS ohlcv
 WHERE ?::text IS NULL OR timeframe = ? GROUP BY instrument_id, timeframe ORDER BY instrument_id COLLATE "C", timeframe COLLATE "C"
 """
 AROUND_SQL = """
@@ -62,16 +62,16 @@ SELECT {columns} FROM unnest(?::text[], ?::timestamptz[], ?::timestamptz[]) AS s
 CUTS_SQL = """
 SELECT ts, early FROM (
     SELECT ts, row_number() OVER (ORDER BY ts) - 1 AS n, coalesce(lag(ts, ?) OVER (ORDER BY ts), min(ts) OVER ()) AS early
-    FROM ohlcv WHERE timeframe = ? AND instrument_id = ?
+    FROM {rows} AS ohlcv WHERE timeframe = ? AND instrument_id = ?
 ) AS numbered WHERE n % ? = 0 ORDER BY ts
 """
 ALL_SERIES = """
-SELECT instrument_id, timeframe FROM (
+SELECT * FROM (
     WITH RECURSIVE series (instrument_id, timeframe) AS (
-        (SELECT instrument_id, timeframe FROM feature_vectors ORDER BY instrument_id, timeframe LIMIT 1)
+        (SELECT instrument_id, timeframe FROM {rows} ORDER BY instrument_id, timeframe LIMIT 1)
         UNION ALL
         SELECT following.* FROM series CROSS JOIN LATERAL (
-            SELECT v.instrument_id, v.timeframe FROM feature_vectors v
+            SELECT v.instrument_id, v.timeframe FROM {rows} v
             WHERE (v.instrument_id, v.timeframe) > (series.instrument_id, series.timeframe)
             ORDER BY v.instrument_id, v.timeframe LIMIT 1
         ) AS following
@@ -80,21 +80,21 @@ SELECT instrument_id, timeframe FROM (
 """
 """The instruments and timeframes that have vectors: one look into the index for each, where DISTINCT would scan all vectors."""
 AS_OF_SQL = """
-SELECT {columns} FROM entities e LEFT JOIN LATERAL (
-    SELECT * FROM feature_vectors v
-    WHERE v.instrument_id = e.instrument_id AND v.timeframe = ? AND v.feature_set_version = ?
-        AND v.ts <= e.event_timestamp AND v.available_at <= e.event_timestamp
-    ORDER BY v.ts DESC LIMIT 1
-) v ON true ORDER BY e."row"
+SELECT * FROM {rows} v
+WHERE v.instrument_id = e.instrument_id AND v.timeframe = ? AND v.feature_set_version = ?
+    AND v.ts <= e.event_timestamp AND v.available_at <= e.event_timestamp AND {known}
+ORDER BY v.ts DESC LIMIT 1
 """
 """A vector is never available before its bar opens, so the search begins at the last bar that opened by then."""
+JOIN_SQL = 'SELECT {columns} FROM entities e LEFT JOIN LATERAL ({newest}) v ON true ORDER BY e."row"'
+NEWEST_SQL = """
+SELECT * FROM {rows} v
+WHERE v.instrument_id = series.instrument_id AND v.timeframe = series.timeframe AND v.feature_set_version = ?
+    AND (?::timestamptz IS NULL OR v.available_at <= ?) AND {known}
+ORDER BY v.ts DESC LIMIT 1
+"""
 LATEST_SQL = """
-SELECT {columns} FROM ({series}) AS series CROSS JOIN LATERAL (
-    SELECT * FROM feature_vectors v
-    WHERE v.instrument_id = series.instrument_id AND v.timeframe = series.timeframe AND v.feature_set_version = ?
-        AND (?::timestamptz IS NULL OR v.available_at <= ?)
-    ORDER BY v.ts DESC LIMIT 1
-) v ORDER BY v.instrument_id, v.timeframe
+SELECT {columns} FROM ({series}) AS series CROSS JOIN LATERAL ({newest}) v ORDER BY v.instrument_id, v.timeframe
 """
 COUNT_SQL = """
 SELECT name, rows FROM (
@@ -209,7 +209,7 @@ class PostgresStore:
         with self._server.connection() as connection:
             layout = self._layout(connection, table)
             names = columns or tuple(table.schema.names)
-            source, known = revisions(layout.stored, selection)
+            source, known = revisions(layout.stored, selection.known_at)
             where, parameters = condition(layout.stored, selection, layout.time, _among, BYTEWISE)
             only, version = layout.only()
             sql = f"SELECT {layout.columns(names, 'm')} FROM {source} AS m WHERE {where} AND {only}"
@@ -226,38 +226,47 @@ class PostgresStore:
             sql = AROUND_SQL.format(columns=Bars().columns(columns, "m"))
             return _joined(copied_out(connection, sql, [*values, timeframe, timeframe, reach, timeframe, reach], schema), schema)
 
-    def as_of(self, table: Table, entities: pa.Table, timeframe: str, columns: tuple[str, ...]) -> pa.Table:
+    def as_of(
+        self, table: Table, entities: pa.Table, timeframe: str, columns: tuple[str, ...], known_at: datetime | None = None
+    ) -> pa.Table:
         """See `Store.as_of`."""
         with self._server.connection() as connection, connection.transaction():
             layout = self._layout(connection, table)
             connection.execute(query(f"CREATE TEMP TABLE IF NOT EXISTS entities ({column_types(ENTITIES)}) ON COMMIT DELETE ROWS"))
             copy_into(connection, "entities", [entities.select(ENTITIES.names).cast(ENTITIES)])
-            sql = AS_OF_SQL.format(columns=layout.columns(columns, "v"))
-            return _joined(copied_out(connection, sql, [timeframe, table.name], _schema(table, columns)), _schema(table, columns))
+            newest, parameters = _newest(AS_OF_SQL, [timeframe, table.name], known_at)
+            sql = JOIN_SQL.format(columns=layout.columns(columns, "v"), newest=newest)
+            return _joined(copied_out(connection, sql, parameters, _schema(table, columns)), _schema(table, columns))
 
     def latest(self, table: Table, selection: Selection) -> pa.Table:
         """See `Store.latest`."""
-        series, parameters = _series(selection)
+        series, of_series = _series(selection)
         with self._server.connection() as connection:
             layout = self._layout(connection, table)
-            sql = LATEST_SQL.format(columns=layout.columns(table.schema.names, "v"), series=series)
-            values = [*parameters, table.name, selection.end, selection.end]
-            return _joined(copied_out(connection, sql, values, table.schema), table.schema)
+            newest, parameters = _newest(NEWEST_SQL, [table.name, selection.end, selection.end], selection.known_at)
+            sql = LATEST_SQL.format(columns=layout.columns(table.schema.names, "v"), series=series, newest=newest)
+            return _joined(copied_out(connection, sql, [*of_series, *parameters], table.schema), table.schema)
 
     def withdraw(self, table: Table, keys: pa.Table, known_at: datetime) -> int:
         """See `Store.withdraw`."""
         with self._writing() as connection:
             return writing.withdraw(connection, self._layout(connection, table), keys, known_at)
 
-    def spans(self, timeframe: str | None = None) -> pa.Table:
+    def spans(self, timeframe: str | None = None, known_at: datetime | None = None) -> pa.Table:
         """See `Store.spans`."""
+        rows, known = revisions(Bars.stored, known_at)
         with self._server.connection() as connection:
-            return _joined(copied_out(connection, SPANS_SQL, [timeframe, timeframe], COUNTED), COUNTED)
+            sql = SPANS_SQL.format(rows=rows)
+            return _joined(copied_out(connection, sql, [*known, timeframe, timeframe], COUNTED), COUNTED)
 
-    def cuts(self, timeframe: str, instrument: str, every: int, lookback: int) -> list[tuple[datetime, datetime]]:
+    def cuts(
+        self, timeframe: str, instrument: str, every: int, lookback: int, known_at: datetime | None = None
+    ) -> list[tuple[datetime, datetime]]:
         """See `Store.cuts`."""
+        rows, known = revisions(Bars.stored, known_at)
         with self._server.connection() as connection:
-            found = connection.execute(query(CUTS_SQL), [lookback - 1, timeframe, instrument, every]).fetchall()
+            parameters = [lookback - 1, *known, timeframe, instrument, every]
+            found = connection.execute(query(CUTS_SQL.format(rows=rows)), parameters).fetchall()
         return [(ts, early) for ts, early in found if isinstance(ts, datetime) and isinstance(early, datetime)]
 
     def register(self, feature_set: FeatureSet, applied_at: datetime) -> None:
@@ -390,7 +399,22 @@ def _series(selection: Selection) -> tuple[str, list[object]]:
     if selection.instruments is not None:
         parts.append("instrument_id = ANY (?::text[])")
         parameters.append(list(selection.instruments))
-    return f"{ALL_SERIES} WHERE {' AND '.join(parts)}", parameters
+    everywhere = ("feature_vectors",) if selection.known_at is None else ("feature_vectors", "history.feature_vectors")
+    series = " UNION ".join(ALL_SERIES.format(rows=rows) for rows in everywhere)
+    return f"SELECT instrument_id, timeframe FROM ({series}) AS series WHERE {' AND '.join(parts)}", parameters
+
+
+def _newest(sql: str, parameters: list[object], known_at: datetime | None) -> tuple[str, list[object]]:
+    """The newest vector that a query finds, among those in force, or those that were held to be true at `known_at`."""
+    if known_at is None:
+        return sql.format(rows="feature_vectors", known="true"), parameters
+    names = listed(VECTORS.names)
+    current = sql.format(rows=f"(SELECT {names}, known_from FROM feature_vectors)", known="v.known_from <= ?")
+    past = sql.format(
+        rows=f"(SELECT {names}, known_from, known_to FROM history.feature_vectors)", known="v.known_from <= ? AND v.known_to > ?"
+    )
+    either = f"(SELECT {names} FROM ({current}) AS c) UNION ALL (SELECT {names} FROM ({past}) AS p)"
+    return f"SELECT * FROM ({either}) AS held ORDER BY ts DESC LIMIT 1", [*parameters, known_at, *parameters, known_at, known_at]
 
 
 def _schema(table: Table, names: Iterable[str]) -> pa.Schema:

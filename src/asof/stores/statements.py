@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import datetime
 
 import pyarrow as pa
 
@@ -94,11 +95,11 @@ def condition(table: Table, selection: Selection, time: str, among: Among, instr
     return " AND ".join(parts), parameters
 
 
-def revisions(table: Table, selection: Selection, schema: str = "") -> tuple[str, list[object]]:
+def revisions(table: Table, known_at: datetime | None, schema: str = "") -> tuple[str, list[object]]:
     """The rows that were held to be true at `known_at`: the current ones, which are in `schema`, where it is not given."""
     name, columns = quoted(table.name), listed(table.schema.names)
-    if selection.known_at is None:
+    if known_at is None:
         return f"{schema}{name}", []
     current = f"SELECT {columns} FROM {schema}{name} WHERE known_from <= ?"
     past = f"SELECT {columns} FROM history.{name} WHERE known_from <= ? AND known_to > ?"
-    return f"({current} UNION ALL {past})", [selection.known_at] * 3
+    return f"({current} UNION ALL {past})", [known_at] * 3

@@ -117,23 +117,30 @@ class Store(Protocol):
         """
         ...
 
-    def as_of(self, table: Table, entities: pa.Table, timeframe: str, columns: tuple[str, ...]) -> pa.Table:
+    def as_of(
+        self, table: Table, entities: pa.Table, timeframe: str, columns: tuple[str, ...], known_at: datetime | None = None
+    ) -> pa.Table:
         """For each entity row (`instrument_id`, `event_timestamp`), in order, the newest vector available at that time, or nulls."""
         ...
 
     def latest(self, table: Table, selection: Selection) -> pa.Table:
-        """The newest vector of each selected instrument, among those available at `selection.end` if that is given."""
+        """The newest vector of each selected instrument, among those available at `selection.end` if that is given.
+
+        As held at `selection.known_at`, if that is given.
+        """
         ...
 
     def withdraw(self, table: Table, keys: pa.Table, known_at: datetime) -> int:
         """Take current rows with these keys away, so that only their revisions are left; how many were there."""
         ...
 
-    def spans(self, timeframe: str | None = None) -> pa.Table:
+    def spans(self, timeframe: str | None = None, known_at: datetime | None = None) -> pa.Table:
         """For each instrument and timeframe with bars: `instrument_id, timeframe, bars, first, last`."""
         ...
 
-    def cuts(self, timeframe: str, instrument: str, every: int, lookback: int) -> list[tuple[datetime, datetime]]:
+    def cuts(
+        self, timeframe: str, instrument: str, every: int, lookback: int, known_at: datetime | None = None
+    ) -> list[tuple[datetime, datetime]]:
         """Where to cut a long history: for every `every`th bar its time, and the time `lookback - 1` bars earlier."""
         ...
 
