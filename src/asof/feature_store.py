@@ -124,15 +124,33 @@ class FeatureStore:
         return Work(self.store, chosen, timeframe, now, self.settings.pipeline_version, threads)
 
     def history(
-        self, feature_set: Sets, timeframe: str, *, instruments: Iterable[str] | None = None, start: Time = None, end: Time = None
+        self,
+        feature_set: Sets,
+        timeframe: str,
+        *,
+        instruments: Iterable[str] | None = None,
+        start: Time = None,
+        end: Time = None,
+        known_at: Time = None,
     ) -> Frame:
-        """Stored vectors by instrument and time; `[start, end]` are bar opens, both included."""
-        chosen, selection = self.select(feature_set, timeframe, instruments, start, end)
+        """Stored vectors by instrument and time; `[start, end]` are bar opens, both included.
+
+        `known_at` asks for what this store held to be true at that moment, though bars were corrected and events came since.
+        """
+        chosen, selection = self.select(feature_set, timeframe, instruments, start, end, known_at)
         return Frame(reading.tabular(chosen, reading.history(self.store, chosen, selection)))
 
-    def latest(self, feature_set: Sets, timeframe: str, *, instruments: Iterable[str] | None = None, at: Time = None) -> Frame:
-        """The newest stored vector of each instrument, among those available at `at` if given."""
-        chosen, selection = self.select(feature_set, timeframe, instruments, None, _time(at, "at"))
+    def latest(
+        self,
+        feature_set: Sets,
+        timeframe: str,
+        *,
+        instruments: Iterable[str] | None = None,
+        at: Time = None,
+        known_at: Time = None,
+    ) -> Frame:
+        """The newest stored vector of each instrument, among those available at `at` if given, as held at `known_at`."""
+        chosen, selection = self.select(feature_set, timeframe, instruments, None, _time(at, "at"), known_at)
         return Frame(reading.tabular(chosen, reading.latest(self.store, chosen, selection)))
 
     def get_online_features(self, feature_set: Sets, instruments: Iterable[str], timeframe: str) -> Frame:
@@ -147,6 +165,7 @@ class FeatureStore:
         *,
         max_age: timedelta | str | None = None,
         timezone: str | None = None,
+        known_at: Time = None,
     ) -> Frame:
         """Every entity row (`instrument_id`, `event_timestamp`, anything else) with the features that could be known then.
 
@@ -156,15 +175,22 @@ class FeatureStore:
         chosen = self._registered(version)
         age = timedelta(microseconds=duration(max_age)) if isinstance(max_age, str) else max_age
         check_timeframe(timeframe)
-        return Frame(reading.join(self.store, chosen, timeframe, entity_df, names, age, timezone))
+        return Frame(reading.join(self.store, chosen, timeframe, entity_df, names, age, timezone, _time(known_at, "known_at")))
 
     def select(
-        self, feature_set: Sets, timeframe: str, instruments: Iterable[str] | None = None, start: Time = None, end: Time = None
+        self,
+        feature_set: Sets,
+        timeframe: str,
+        instruments: Iterable[str] | None = None,
+        start: Time = None,
+        end: Time = None,
+        known_at: Time = None,
     ) -> tuple[FeatureSet, Selection]:
         """A registered feature set, and which of its vectors to read. Raises where a name or time is not usable."""
         check_timeframe(timeframe)
         names = None if instruments is None else tuple(instruments)
-        return self._registered(feature_set), Selection(timeframe, names, _time(start, "start"), _time(end, "end", through=True))
+        first, last = _time(start, "start"), _time(end, "end", through=True)
+        return self._registered(feature_set), Selection(timeframe, names, first, last, _time(known_at, "known_at"))
 
     def _registered(self, feature_set: Sets) -> FeatureSet:
         chosen = self.definition(feature_set)

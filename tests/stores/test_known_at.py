@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asof.records import UTC
+from asof.stores.duckdb import DuckDBStore
+from asof.stores.postgres import PostgresStore
 from asof.stores.store import BARS_TABLE, Selection, Store
 from tests.stores.conftest import Opener
 from tests.stores.rows import MINI, NOON, VECTORS_TABLE, bar, bars_of, later, minute, rows_in, vector, vectors_of
@@ -95,3 +97,19 @@ def answered(store: Store, known_at: datetime | None) -> tuple[object, ...]:
     """What all reads of vectors answer."""
     latest = store.latest(VECTORS_TABLE, Selection("1m", known_at=known_at)).to_pylist()
     return rows_in(store, VECTORS_TABLE, Selection("1m", known_at=known_at)), found(store, known_at, 0.5, 1, 2, 3, 4, 5, 9), latest
+
+
+def test_sql_has_what_was_held_at_a_moment(corrected: Store) -> None:
+    answers = [
+        sql(corrected, f"SELECT ret_1 FROM mini_at(TIMESTAMPTZ '{at.isoformat()}') ORDER BY ts") for at in (NOON, later(1), later(2))
+    ]
+    assert [[value for (value,) in rows] for rows in answers] == [[0.1, 0.2], [0.1, 0.3, 0.4], [0.3, 0.4]]
+
+
+def sql(store: Store, query: str) -> list[tuple[object, ...]]:
+    """What a query answers in the store's own database."""
+    if isinstance(store, DuckDBStore):
+        return store._connection.execute(query).fetchall()
+    assert isinstance(store, PostgresStore)
+    with store._server.connection() as connection:
+        return connection.execute(query).fetchall()

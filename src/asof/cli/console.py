@@ -47,6 +47,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object,
 TimeframeOption = Annotated[str, typer.Option("--timeframe", "-t", help="Timeframe of the bars: <n>m, <n>h or <n>d.")]
 InstrumentOption = Annotated[list[str] | None, typer.Option("--instrument", "-i", help="Only this instrument; may be given again.")]
 FromOption = Annotated[str | None, typer.Option("--from", help="First bar: a date, or a time with its zone.")]
+KnownAtOption = Annotated[
+    str | None, typer.Option("--known-at", help="As the store held it to be true then: a date, or a time with its zone.")
+]
 ToOption = Annotated[str | None, typer.Option("--to", help="Last bar, included: a date, or a time with its zone.")]
 
 

@@ -10,7 +10,19 @@ import pyarrow as pa
 import typer
 from rich.markup import escape
 
-from asof.cli.console import FromOption, InstrumentOption, JsonOption, StoreOption, TimeframeOption, ToOption, emit, err, out, show_table
+from asof.cli.console import (
+    FromOption,
+    InstrumentOption,
+    JsonOption,
+    KnownAtOption,
+    StoreOption,
+    TimeframeOption,
+    ToOption,
+    emit,
+    err,
+    out,
+    show_table,
+)
 from asof.errors import did_you_mean
 from asof.feature_store import connect
 from asof.features.feature_set import FeatureSet
@@ -27,6 +39,7 @@ def get(
     instrument: InstrumentOption = None,
     start: FromOption = None,
     end: ToOption = None,
+    known_at: KnownAtOption = None,
     latest: Annotated[bool, typer.Option("--latest", help="Only the newest vector of each instrument.")] = False,
     form: Annotated[str | None, typer.Option("--format", "-f", help="table, csv, jsonl (features.v1), parquet or arrow.")] = None,
     file: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; the format follows from its name.")] = None,
@@ -36,7 +49,7 @@ def get(
     """Read stored vectors: a table to look at, or the rows in a format for programs."""
     chosen = _format(form, file, as_json)
     with connect(store, create=False) as opened:
-        definition, selection = opened.select(feature_set, timeframe, instrument, start, end)
+        definition, selection = opened.select(feature_set, timeframe, instrument, start, end, known_at)
         read = reading.latest if latest else reading.history
         vectors = read(opened.store, definition, selection)
     tabular = reading.tabular(definition, vectors)

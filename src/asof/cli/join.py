@@ -9,7 +9,7 @@ from typing import Annotated
 import pyarrow as pa
 import typer
 
-from asof.cli.console import JsonOption, StoreOption, TimeframeOption, emit, out
+from asof.cli.console import JsonOption, KnownAtOption, StoreOption, TimeframeOption, emit, out
 from asof.errors import DataError
 from asof.feature_store import connect
 from asof.jobs import reading
@@ -27,6 +27,7 @@ def join(
     feature: Annotated[list[str] | None, typer.Option("--feature", "-f", help="Only this feature; may be given again.")] = None,
     max_age: Annotated[str | None, typer.Option(help="Oldest vector to use, such as 2d, by event_timestamp - available_at.")] = None,
     timezone: Annotated[str | None, typer.Option(help="Zone of event_timestamps that name none.")] = None,
+    known_at: KnownAtOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -37,8 +38,9 @@ def join(
     rows = _entities(entities)
     age = None if max_age is None else timedelta(microseconds=duration(max_age))
     with connect(store, create=False) as opened:
-        definition, _ = opened.select(feature_set, timeframe)
-        joined = reading.join(opened.store, definition, timeframe, rows, tuple(feature or ()) or None, age, timezone)
+        definition, selection = opened.select(feature_set, timeframe, known_at=known_at)
+        chosen = tuple(feature or ()) or None
+        joined = reading.join(opened.store, definition, timeframe, rows, chosen, age, timezone, selection.known_at)
     with replacing(file) as stream:
         TABLES[form](joined, stream)
     found = len(joined) - joined["ts"].null_count

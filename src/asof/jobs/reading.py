@@ -46,11 +46,13 @@ def join(
     features: tuple[str, ...] | None = None,
     max_age: timedelta | None = None,
     timezone: str | None = None,
+    known_at: datetime | None = None,
 ) -> pa.Table:
     """The entity rows, all of them and in their order, with the features that could be known at each `event_timestamp`.
 
     Added columns: the features, then `ts`, `available_at` and `quality_flags` of the vector found. They are null where no vector was
-    available yet, or where the newest one is older than `max_age` (`event_timestamp - available_at`).
+    available yet, or where the newest one is older than `max_age` (`event_timestamp - available_at`). `known_at` asks for the vectors
+    as they were held to be true at that moment, the same for all rows.
     Raises `DataError` for missing columns, naive times without `timezone`, and columns that would be there twice.
     """
     given = pa.table(entities)
@@ -67,7 +69,7 @@ def join(
             row = int(np.flatnonzero(np.asarray(keys[name].is_null()))[0])
             raise DataError(f"entities, row {row + 1}: {name} is missing")
     keys = keys.append_column("row", pa.array(np.arange(len(keys))))
-    found = store.as_of(vectors_table(feature_set), keys, timeframe, (*chosen, *MARKS))
+    found = store.as_of(vectors_table(feature_set), keys, timeframe, (*chosen, *MARKS), known_at)
     if max_age is not None:
         found = _forget(found, keys["event_timestamp"], max_age)
     for name in (*chosen, *MARKS):

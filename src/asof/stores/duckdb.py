@@ -22,7 +22,7 @@ from asof.features.feature_set import FeatureSet
 from asof.records import BARS, QUALITY_LOG, QUARANTINE
 from asof.stores import duckdb_writing as writing
 from asof.stores.duckdb_writing import rows_of, seen_as, time_of
-from asof.stores.statements import column_types, condition, listed, quoted, revisions
+from asof.stores.statements import column_types, condition, held, known_as, listed, quoted, revisions
 from asof.stores.store import (
     BARS_TABLE,
     CHANGES,
@@ -143,6 +143,9 @@ class DuckDBStore:
         columns = f"{column_types(table.schema)}, known_from TIMESTAMPTZ NOT NULL"
         self._connection.execute(f"CREATE TABLE IF NOT EXISTS main.{quoted(table.name)} ({columns})")
         self._connection.execute(f"CREATE TABLE IF NOT EXISTS history.{quoted(table.name)} ({columns}, known_to TIMESTAMPTZ NOT NULL)")
+        self._connection.execute(
+            f"CREATE MACRO IF NOT EXISTS {quoted(known_as(table.name))}(known) AS TABLE {held(table, 'known', 'main.')}"
+        )
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -283,12 +286,10 @@ class DuckDBStore:
 
     def register(self, feature_set: FeatureSet, applied_at: datetime) -> None:
         """See `Store.register`."""
+        values: list[object] = [feature_set.version, feature_set.fingerprint, feature_set.text, applied_at]
         with self.transaction():
-            self._connection.execute(
-                "INSERT OR IGNORE INTO registry VALUES (?, ?, ?, ?)",
-                [feature_set.version, feature_set.fingerprint, feature_set.text, applied_at],
-            )
-            self._create(vectors_table(feature_set))
+            if rows_of(self._connection, "INSERT OR IGNORE INTO registry VALUES (?, ?, ?, ?)", values) == [(1,)]:
+                self._create(vectors_table(feature_set))
 
     def registered(self) -> dict[str, Registered]:
         """See `Store.registered`."""

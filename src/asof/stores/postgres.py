@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pyarrow as pa
@@ -25,7 +26,7 @@ from asof.stores.postgres_migrations import LAYOUT, check, timescale
 from asof.stores.postgres_server import Connection, Server, query
 from asof.stores.postgres_tables import VECTORS, Bars, Events, Layout, Vectors
 from asof.stores.postgres_writing import copied_out, copy_into
-from asof.stores.statements import column_types, condition, listed, quoted, revisions
+from asof.stores.statements import column_types, condition, held, known_as, listed, quoted, revisions
 from asof.stores.store import (
     BARS_TABLE,
     CHANGES,
@@ -282,7 +283,8 @@ class PostgresStore:
                 self._make_views(connection, vectors_table(feature_set), Vectors(feature_set.version, tuple(names), 0))
 
     def _make_views(self, connection: Connection, table: Table, layout: Vectors) -> None:
-        """The views that name a feature set's columns, of the vectors in force and of the superseded ones."""
+        """What names a feature set's columns: views of the vectors in force and of the superseded ones, and those held at a moment."""
+        with_known_from = replace(table, schema=table.schema.append(pa.field("known_from", UTC)))
         for schema, known in (("", ("known_from",)), ("history.", ("known_from", "known_to"))):
             sql = (
                 f"CREATE VIEW {schema}{quoted(table.name)} AS SELECT {layout.columns([*table.schema.names, *known], 'v')}"
@@ -292,6 +294,9 @@ class PostgresStore:
                 ClientCursor(connection).execute(query(sql), [table.name])
             except errors.DuplicateTable as error:
                 raise StoreError(f"{self.url} has a table {table.name} already: give the feature set another version") from error
+        name, rows = quoted(known_as(table.name)), held(with_known_from, "known")
+        returns = f"SETOF {quoted(table.name)}"
+        connection.execute(query(f"CREATE FUNCTION {name}(known timestamptz) RETURNS {returns} LANGUAGE sql STABLE AS $$ {rows} $$"))
 
     def registered(self) -> dict[str, Registered]:
         """See `Store.registered`."""

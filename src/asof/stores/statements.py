@@ -97,9 +97,18 @@ def condition(table: Table, selection: Selection, time: str, among: Among, instr
 
 def revisions(table: Table, known_at: datetime | None, schema: str = "") -> tuple[str, list[object]]:
     """The rows that were held to be true at `known_at`: the current ones, which are in `schema`, where it is not given."""
-    name, columns = quoted(table.name), listed(table.schema.names)
     if known_at is None:
-        return f"{schema}{name}", []
-    current = f"SELECT {columns} FROM {schema}{name} WHERE known_from <= ?"
-    past = f"SELECT {columns} FROM history.{name} WHERE known_from <= ? AND known_to > ?"
-    return f"({current} UNION ALL {past})", [known_at] * 3
+        return f"{schema}{quoted(table.name)}", []
+    return f"({held(table, '?', schema)})", [known_at] * 3
+
+
+def held(table: Table, known: str, schema: str = "") -> str:
+    """The rows that were held to be true at a moment, which `known` stands for three times."""
+    name, columns = quoted(table.name), listed(table.schema.names)
+    current = f"SELECT {columns} FROM {schema}{name} WHERE known_from <= {known}"
+    return f"{current} UNION ALL SELECT {columns} FROM history.{name} WHERE known_from <= {known} AND known_to > {known}"
+
+
+def known_as(table: str) -> str:
+    """What SQL calls the rows of a table as they were held at a moment: `fs_v1_at(known)`."""
+    return f"{table}_at"

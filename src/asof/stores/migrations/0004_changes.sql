@@ -52,3 +52,11 @@ BEGIN
     NEW.known_from := ends;
     RETURN NEW;
 END $$;
+
+-- Events as they were held to be true at a moment.
+CREATE FUNCTION events_at(known timestamptz) RETURNS SETOF events LANGUAGE sql STABLE AS $$
+    SELECT * FROM events WHERE known_from <= known
+    UNION ALL
+    SELECT instrument_id, event_id, enriched_at_utc, event_time_utc, score, confidence, scored_at_utc, known_from FROM history.events
+    WHERE known_from <= known AND known_to > known
+$$;

@@ -118,3 +118,17 @@ BEGIN
         END;
     END IF;
 END $$;
+
+-- Bars as they were held to be true at a moment.
+CREATE OR REPLACE FUNCTION ohlcv_at(known timestamptz) RETURNS TABLE (
+    instrument_id text, timeframe text, ts timestamptz, open double precision, high double precision, low double precision,
+    close double precision, volume double precision, source text, available_at timestamptz, known_from timestamptz
+) LANGUAGE sql STABLE AS $$
+    SELECT b.instrument_id, b.timeframe, b.ts, asof_number(b.open), asof_number(b.high), asof_number(b.low), asof_number(b.close),
+        asof_number(b.volume), b.source, b.available_at, b.known_from
+    FROM ohlcv b WHERE b.known_from <= known
+    UNION ALL
+    SELECT b.instrument_id, b.timeframe, b.ts, asof_number(b.open), asof_number(b.high), asof_number(b.low), asof_number(b.close),
+        asof_number(b.volume), b.source, b.available_at, b.known_from
+    FROM history.ohlcv b WHERE b.known_from <= known AND b.known_to > known
+$$;
