@@ -15,6 +15,7 @@ from asof.jobs import backfill as backfilling
 from asof.jobs import reading
 from asof.jobs.following import Follower
 from asof.jobs.ingest import Ingestion, IngestReport
+from asof.jobs.parts import memory_bytes
 from asof.jobs.work import Report, Work
 from asof.records import ArrowStream, Frame
 from asof.sources.columns import ColumnMapping
@@ -96,7 +97,7 @@ class FeatureStore:
             instruments=None if instruments is None else tuple(instruments),
             start=_time(start, "start"),
             end=_time(end, "end", through=True),
-            memory=backfilling.memory_bytes(memory),
+            memory=memory_bytes(memory),
             progress=progress,
         )
 
@@ -114,7 +115,7 @@ class FeatureStore:
         The first time, everything is computed. Bars that have not closed wait until they have.
         """
         follower = Follower(self._work(feature_set, timeframe, threads), "backfill")
-        return sum(follower.catch_up(), follower.begin(backfilling.memory_bytes(memory), progress))
+        return sum(follower.catch_up(), follower.begin(memory_bytes(memory), progress))
 
     def _work(self, feature_set: Sets, timeframe: str, threads: int | None) -> Work:
         """A registered feature set over a timeframe; registers it if it is new."""

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from asof.cli.console import FromOption, InstrumentOption, JsonOption, StoreOption, TimeframeOption, ToOption, emit, err, out, progress
 from asof.feature_store import connect
-from asof.jobs.backfill import memory_bytes
+from asof.jobs.parts import memory_bytes
 from asof.jobs.work import Report
 
 

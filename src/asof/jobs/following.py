@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from asof.engine.panel import Ints
 from asof.errors import AsofError, StoreError
 from asof.jobs.backfill import Progress, backfill
+from asof.jobs.parts import MEMORY
 from asof.jobs.work import Report, Work, joined
 from asof.records import BARS, UTC, Bools, micros
 from asof.stores.store import BARS_TABLE, CHANGES, FOLLOWING, SPANS, Changes, Selection
@@ -49,7 +50,7 @@ class Follower:
         """The name of its position."""
         return f"{self.who}/{self.work.feature_set.version}/{self.work.timeframe}"
 
-    def begin(self, memory: int = 2 << 30, progress: Progress = lambda done, total: None) -> Report:
+    def begin(self, memory: int = MEMORY, progress: Progress = lambda done, total: None) -> Report:
         """Follow, and the first time compute what there is; until that has ended well it counts as the first time.
 
         Raises `NotFound` where there is nothing yet.
@@ -59,7 +60,7 @@ class Follower:
             return Report()
         return self.backfill(self.instruments, memory, progress)
 
-    def backfill(self, instruments: frozenset[str] | None, memory: int = 2 << 30, progress: Progress = lambda done, total: None) -> Report:
+    def backfill(self, instruments: frozenset[str] | None, memory: int = MEMORY, progress: Progress = lambda done, total: None) -> Report:
         """Compute what there is of some instruments, and wait for their bars that have not closed."""
         work, names = self.work, None if instruments is None else tuple(sorted(instruments))
         done = backfill(work, instruments=names, memory=memory, progress=progress)

@@ -139,7 +139,7 @@ class Live:
         barred = set(self.store.around(work.timeframe, spans, 1, ("instrument_id",))["instrument_id"].to_pylist())
         without = tuple(name for name in missing if name not in barred)
         if without:
-            work.log("NO_BARS", '{"reason": "the store has no bar of this instrument and timeframe"}', without)
+            work.log_without_bars(without)
             log.warning("instruments have no bars", extra={"timeframe": work.timeframe, "instruments": list(without)})
         return frozenset(missing) & barred
 

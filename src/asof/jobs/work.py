@@ -67,6 +67,8 @@ class Work:
     now: datetime
     pipeline_version: str
     threads: int | None = None
+    known_at: datetime | None = None
+    """Bars and events are read as they were held to be true then; as they are now where it is None."""
 
     @cached_property
     def plan(self) -> Plan:
@@ -96,10 +98,15 @@ class Work:
         if self.feature_set.event_window:
             ts = pc.min_max(bars["ts"]).as_py()
             window = timedelta(microseconds=self.feature_set.event_window)
-            seen = Selection(None, events_of.instruments, ts["min"] - window, ts["max"], span=events_of.span)
+            seen = Selection(None, events_of.instruments, ts["min"] - window, ts["max"], self.known_at, events_of.span)
             events = sort_events(joined(self.store.read(EVENTS_TABLE, seen, EVENT_COLUMNS, ordered=False), EVENTS))
         panel = panel_of(self.plan, self.timeframe, sorted_bars, events)
         return vectors_of(self.plan, panel, self.timeframe, sorted_bars, self.now, self.pipeline_version, self.threads)
+
+    def log_without_bars(self, instruments: tuple[str, ...]) -> None:
+        """Note in the quality log that instruments have no bars."""
+        if instruments:
+            self.log("NO_BARS", '{"reason": "the store has no bar of this instrument and timeframe"}', instruments)
 
     def log(self, issue: str, details: str, instruments: tuple[str, ...]) -> None:
         """Note in the quality log what is wrong with instruments."""

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pyarrow as pa
@@ -284,7 +283,6 @@ class PostgresStore:
 
     def _make_views(self, connection: Connection, table: Table, layout: Vectors) -> None:
         """What names a feature set's columns: views of the vectors in force and of the superseded ones, and those held at a moment."""
-        with_known_from = replace(table, schema=table.schema.append(pa.field("known_from", UTC)))
         for schema, known in (("", ("known_from",)), ("history.", ("known_from", "known_to"))):
             sql = (
                 f"CREATE VIEW {schema}{quoted(table.name)} AS SELECT {layout.columns([*table.schema.names, *known], 'v')}"
@@ -294,7 +292,7 @@ class PostgresStore:
                 ClientCursor(connection).execute(query(sql), [table.name])
             except errors.DuplicateTable as error:
                 raise StoreError(f"{self.url} has a table {table.name} already: give the feature set another version") from error
-        name, rows = quoted(known_as(table.name)), held(with_known_from, "known")
+        name, rows = quoted(known_as(table.name)), held(table, "known")
         returns = f"SETOF {quoted(table.name)}"
         connection.execute(query(f"CREATE FUNCTION {name}(known timestamptz) RETURNS {returns} LANGUAGE sql STABLE AS $$ {rows} $$"))
 

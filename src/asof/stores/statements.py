@@ -104,7 +104,7 @@ def revisions(table: Table, known_at: datetime | None, schema: str = "") -> tupl
 
 def held(table: Table, known: str, schema: str = "") -> str:
     """The rows that were held to be true at a moment, which `known` stands for three times."""
-    name, columns = quoted(table.name), listed(table.schema.names)
+    name, columns = quoted(table.name), listed(dict.fromkeys((*table.schema.names, "known_from")))
     current = f"SELECT {columns} FROM {schema}{name} WHERE known_from <= {known}"
     return f"{current} UNION ALL SELECT {columns} FROM history.{name} WHERE known_from <= {known} AND known_to > {known}"
 
