@@ -12,11 +12,15 @@ from asof.config import Settings, load_settings
 from asof.errors import NotFound
 from asof.features.feature_set import FeatureSet
 from asof.jobs import backfill as backfilling
+from asof.jobs import explain as explaining
 from asof.jobs import reading
+from asof.jobs import verify as verifying
+from asof.jobs.explain import Explained
 from asof.jobs.following import Follower
 from asof.jobs.ingest import Ingestion, IngestReport
-from asof.jobs.parts import memory_bytes
-from asof.jobs.work import Report, Work
+from asof.jobs.parts import computed, memory_bytes, pieces
+from asof.jobs.verify import Verified
+from asof.jobs.work import Report, Work, joined
 from asof.records import ArrowStream, Frame
 from asof.sources.columns import ColumnMapping
 from asof.stores.store import Registered, Selection, Store
@@ -101,6 +105,29 @@ class FeatureStore:
             progress=progress,
         )
 
+    def compute(
+        self,
+        feature_set: Sets,
+        timeframe: str,
+        *,
+        instruments: Iterable[str] | None = None,
+        start: Time = None,
+        end: Time = None,
+        known_at: Time = None,
+        threads: int | None = None,
+    ) -> Frame:
+        """The vectors that stored bars and events give, as they were known at a moment; nothing is written.
+
+        What a backfill at `known_at` would have stored, whether there was one or not.
+        """
+        check_timeframe(timeframe)
+        then = _time(known_at, "known_at")
+        work = Work(self.store, self.definition(feature_set), timeframe, then or datetime.now(UTC), "compute", threads, then)
+        names = None if instruments is None else tuple(instruments)
+        parts = pieces(work, names, _time(start, "start"), _time(end, "end", through=True)).parts
+        vectors = joined((computed(work, part) for part in parts), work.table.schema)
+        return Frame(reading.tabular(work.feature_set, vectors))
+
     def catch_up(
         self,
         feature_set: Sets,
@@ -123,6 +150,41 @@ class FeatureStore:
         chosen, now = self.definition(feature_set), datetime.now(UTC)
         definitions.register(self.store, chosen, now)
         return Work(self.store, chosen, timeframe, now, self.settings.pipeline_version, threads)
+
+    def verify(
+        self,
+        feature_set: Sets,
+        timeframe: str,
+        *,
+        instruments: Iterable[str] | None = None,
+        start: Time = None,
+        end: Time = None,
+        sample: int | None = None,
+        seed: int = 0,
+        threads: int | None = None,
+        memory: str = "2GB",
+        progress: backfilling.Progress = lambda done, total: None,
+    ) -> Verified:
+        """Compute stored vectors again from stored inputs and compare them bit for bit; writes nothing. See `asof verify`."""
+        work = Work(self.store, self._registered(feature_set), timeframe, datetime.now(UTC), "verify", threads)
+        check_timeframe(timeframe)
+        names = None if instruments is None else tuple(instruments)
+        first, last = _time(start, "start"), _time(end, "end", through=True)
+        found = Verified()
+        for piece, rows in verifying.verify(
+            work, instruments=names, start=first, end=last, sample=sample, seed=seed, memory=memory_bytes(memory)
+        ):
+            found += piece
+            progress(piece.rows, rows)
+        return found
+
+    def explain(self, feature_set: Sets, timeframe: str, instrument: str, ts: datetime | str, *, known_at: Time = None) -> Explained:
+        """One vector with the value of every expression, the bars and events that went in, and why its flags are raised."""
+        check_timeframe(timeframe)
+        at, then = _time(ts, "ts"), _time(known_at, "known_at")
+        assert at is not None
+        work = Work(self.store, self.definition(feature_set), timeframe, datetime.now(UTC), "explain", 1, then)
+        return explaining.explain(work, instrument, at)
 
     def history(
         self,

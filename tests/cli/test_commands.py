@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
@@ -31,6 +32,8 @@ LINES = {
     "backfill": "backfill my_v1 --timeframe 1d",
     "get": "get my_v1 --timeframe 1d --latest",
     "join": "join my_v1 --timeframe 1d data/entities.csv --out training.parquet",
+    "verify": "verify my_v1 --timeframe 1d",
+    "explain": "explain my_v1 --timeframe 1d --instrument ALFA --ts 2024-06-10T14:30:00Z",
     "doctor": "doctor",
     "demo": "demo",
 }
@@ -46,6 +49,8 @@ ANSWERS = {
     "backfill": {"computed", "inserted", "corrected", "unchanged", "withdrawn", "without_bars", "failed", "seconds"},
     "get": {"vectors"},
     "join": {"rows", "found", "out"},
+    "verify": {"right", "equal", "different", "missing", "extra", "examples"},
+    "explain": {"instrument", "ts", "raised", "stored", "features", "flags", "bars", "events"},
     "doctor": {"ok", "findings"},
     "demo": {"vectors", "changed_again", "picture"},
 }
@@ -558,3 +563,60 @@ def asof_lookback(asof: Command) -> int:
 def test_changed_is_for_all_instruments_and_times(asof: Command, project: Path) -> None:
     done = asof("backfill", "my_v1", "-t", "1d", "--changed", "--from", "2024-01-01")
     assert (done.code, "what has changed is computed for all instruments and times" in done.said) == (2, True)
+
+
+def test_vectors_of_what_was_known_at_a_moment_go_to_a_file(asof: Command, project: Path) -> None:
+    before = datetime.now(UTC).isoformat()
+    (project / "correction.csv").write_text("instrument_id,ts,close\nALFA,2024-06-10T14:30:00Z,99\n")
+    asof("ingest", "bars", "correction.csv", "-t", "1d")
+    for known, name in ((before, "then.csv"), (datetime.now(UTC).isoformat(), "now.csv"), ("2020-01-01", "none.csv")):
+        done = asof("backfill", "my_v1", "-t", "1d", "-i", "ALFA", "--known-at", known, "--out", name, "--json")
+        assert (done.code, done.json.get("computed", 0)) == ((6, 0) if name == "none.csv" else (0, 260))
+    stored = asof("get", "my_v1", "-t", "1d", "-i", "ALFA", "--format", "csv", "--known-at", before).text
+    without_time = [line.rpartition(",")[0] for line in stored.splitlines()]  # the last column is when they were computed
+    assert [line.rpartition(",")[0] for line in Path("then.csv").read_text().splitlines()] == without_time
+    assert [line.rpartition(",")[0] for line in Path("now.csv").read_text().splitlines()] != without_time
+    assert asof("backfill", "my_v1", "-t", "1d", "--known-at", before).code == 2
+    assert asof("verify", "my_v1", "-t", "1d").code == 1  # the correction has not been backfilled
+
+
+def test_a_vector_that_is_not_what_its_inputs_give_is_found_and_explained(asof: Command, project: Path) -> None:
+    assert asof("verify", "my_v1", "-t", "1d").text == (
+        "my_v1 1d: all equal: 1,300 equal, 0 different, 0 missing, 0 that should not be there\n"
+    )
+    with duckdb.connect("asof.duckdb") as connection:
+        connection.execute("UPDATE my_v1 SET vol_20 = vol_20 + 1e-15 WHERE instrument_id = 'ALFA' AND ts = '2024-06-10 14:30:00Z'")
+        connection.execute("DELETE FROM my_v1 WHERE instrument_id = 'ECHO' AND ts = '2024-06-11 14:30:00Z'")
+    done = asof("verify", "my_v1", "-t", "1d", "--json")
+    assert (done.code, done.json["right"]) == (1, False)
+    assert [done.json[name] for name in ("equal", "different", "missing", "extra")] == [1298, 1, 1, 0]
+    assert [(e["instrument"], e["column"]) for e in done.json["examples"]] == [("ALFA", "vol_20"), ("ECHO", "")]
+    told = asof("verify", "my_v1", "-t", "1d")
+    assert "look closer: asof explain my_v1 -t 1d -i ALFA --ts 2024-06-10T14:30:00+00:00" in told.text
+    assert "stored 0." in asof("explain", "my_v1", "-t", "1d", "-i", "ALFA", "--ts", "2024-06-10T14:30:00Z").text
+    assert asof("verify", "my_v1", "-t", "1d", "--instrument", "BRAVO").code == 0
+    assert asof("verify", "my_v1", "-t", "1d", "--sample", "2", "--json").json["equal"] in (519, 520)
+
+
+def test_a_bar_that_is_not_there_cannot_be_explained(asof: Command, project: Path) -> None:
+    done = asof("explain", "my_v1", "-t", "1d", "-i", "ALFA", "--ts", "2024-06-09T14:30:00Z")
+    assert (done.code, "no 1d bar of ALFA that opens at 2024-06-09T14:30:00+00:00; the last one before is 2024-06-07" in done.said) == (
+        6,
+        True,
+    )
+
+
+def test_what_was_known_at_a_moment_is_read_back(asof: Command, project: Path) -> None:
+    before = datetime.now(UTC).isoformat()
+    (project / "correction.csv").write_text("instrument_id,ts,close\nALFA,2024-06-10T14:30:00Z,99\n")
+    newest = asof("get", "my_v1", "-t", "1d", "-i", "ALFA", "--format", "csv").text
+    asof("ingest", "bars", "correction.csv", "-t", "1d")
+    asof("backfill", "my_v1", "-t", "1d", "--json")
+    corrected = asof("get", "my_v1", "-t", "1d", "-i", "ALFA", "--format", "csv").text
+    then = asof("get", "my_v1", "-t", "1d", "-i", "ALFA", "--format", "csv", "--known-at", before).text
+    assert corrected != newest
+    assert then == newest
+    for known, found in (("2020-01-01", 0), (before, 1)):
+        (project / "one.csv").write_text("instrument_id,event_timestamp\nALFA,2024-06-12T00:00:00Z\n")
+        done = asof("join", "my_v1", "one.csv", "-t", "1d", "-o", "out.csv", "--known-at", known, "--json")
+        assert done.json["found"] == found

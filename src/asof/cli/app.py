@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from asof import __version__
-from asof.cli import apply, backfill, demo, doctor, get, ingest, init, join, migrate, plan
+from asof.cli import apply, backfill, demo, doctor, explain, get, ingest, init, join, migrate, plan, verify
 from asof.cli.console import err
 from asof.cli.interrupts import noticed, watching
 from asof.errors import AsofError
@@ -35,6 +35,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "backfill": backfill.backfill,
     "get": get.get,
     "join": join.join,
+    "verify": verify.verify,
+    "explain": explain.explain,
     "doctor": doctor.doctor,
     "demo": demo.demo,
 }

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from asof.cli.console import FromOption, InstrumentOption, JsonOption, StoreOption, TimeframeOption, ToOption, emit, err, out, progress
+from asof.cli.console import (
+    FromOption,
+    InstrumentOption,
+    JsonOption,
+    KnownAtOption,
+    StoreOption,
+    TimeframeOption,
+    ToOption,
+    emit,
+    err,
+    out,
+    progress,
+)
 from asof.feature_store import connect
+from asof.jobs.files import replacing
+from asof.jobs.formats import TABLES
 from asof.jobs.parts import memory_bytes
 from asof.jobs.work import Report
 
@@ -25,12 +40,20 @@ def backfill(
     changed: Annotated[
         bool, typer.Option("--changed", help="Only what bars and events reach that have changed since the last time with --changed.")
     ] = False,
+    known_at: KnownAtOption = None,
+    file: Annotated[Path | None, typer.Option("--out", "-o", help="With --known-at: the file that the vectors go to.")] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compute the vectors of stored bars and events, and store them. Killed half-way, the same command finishes it."""
-    if changed and (start or end or instrument):
-        raise typer.BadParameter("what has changed is computed for all instruments and times", param_hint="--changed")
+    """Compute the vectors of stored bars and events, and store them. Killed half-way, the same command finishes it.
+
+    With --known-at they are computed from what was known then, and go to a file, for the store keeps what is true now.
+    """
+    if changed and (start or end or instrument or known_at):
+        raise typer.BadParameter("what has changed is computed for all instruments and times, as of now", param_hint="--changed")
+    if known_at or file:
+        _as_known(feature_set, timeframe, known_at, file, (instrument, start, end), threads, store, as_json)
+        return
     budget = memory_bytes(memory)
     with (
         connect(store, memory=f"{budget // 2 >> 20}MiB", threads=threads) as opened,
@@ -50,6 +73,32 @@ def backfill(
     else:
         out.print(f"{feature_set} {timeframe}: {_told(report, seconds)}")
         _warn(report, timeframe)
+
+
+def _as_known(
+    feature_set: str,
+    timeframe: str,
+    known_at: str | None,
+    file: Path | None,
+    wanted: tuple[list[str] | None, str | None, str | None],
+    threads: int | None,
+    store: str | None,
+    as_json: bool,
+) -> None:
+    form = file.suffix.lstrip(".") if file else ""
+    if known_at is None or file is None or form not in TABLES:
+        raise typer.BadParameter(f"--known-at and --out go together; the file is one of {', '.join('.' + t for t in TABLES)}")
+    instruments, start, end = wanted
+    with connect(store, create=False) as opened:
+        vectors = opened.compute(
+            feature_set, timeframe, instruments=instruments, start=start, end=end, known_at=known_at, threads=threads
+        ).to_arrow()
+    with replacing(file) as stream:
+        TABLES[form](vectors, stream)
+    if as_json:
+        emit({"computed": len(vectors), "out": str(file)})
+    else:
+        out.print(f"{len(vectors):,} vectors in {file}, as known at {known_at}", markup=False, soft_wrap=True)
 
 
 def _facts(report: Report) -> dict[str, object]:

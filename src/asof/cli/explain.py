@@ -1,0 +1,69 @@
+"""`asof explain`: one vector taken apart."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.tree import Tree
+
+from asof.cli.console import JsonOption, KnownAtOption, StoreOption, TimeframeOption, emit, out, show_table
+from asof.feature_store import connect
+from asof.jobs.explain import Explained, Value
+
+LAST_BARS = 5
+
+
+def explain(
+    feature_set: Annotated[str, typer.Argument(help="Version of the feature set, such as fs_v1.")],
+    timeframe: TimeframeOption,
+    instrument: Annotated[str, typer.Option("--instrument", "-i", help="The instrument.")],
+    ts: Annotated[str, typer.Option("--ts", help="The open of the bar: a date, or a time with its zone.")],
+    known_at: KnownAtOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how one vector comes about: every expression with its value, what went in, and why flags are raised."""
+    with connect(store, create=False) as opened:
+        found = opened.explain(feature_set, timeframe, instrument, ts, known_at=known_at)
+    if as_json:
+        emit(_facts(found))
+    else:
+        _show(feature_set, timeframe, found)
+
+
+def _facts(found: Explained) -> dict[str, object]:
+    trees = {kind: {name: asdict(value) for name, value in getattr(found, kind).items()} for kind in ("features", "flags")}
+    about = {"instrument": found.instrument, "ts": found.ts, "raised": list(found.raised), "stored": found.stored}
+    return {**about, **trees, "bars": found.bars.to_pylist(), "events": found.events.to_pylist()}
+
+
+def _show(feature_set: str, timeframe: str, found: Explained) -> None:
+    root = Tree(f"[bold]{feature_set}[/] {timeframe} {escape(found.instrument)} {found.ts:%Y-%m-%d %H:%M}")
+    for name, value in found.features.items():
+        differs = "" if found.stored is None or found.stored[name] == value.value else f"  [red]stored {found.stored[name]}[/]"
+        _grow(root.add(f"[bold]{name}[/] = {_number(value)}{differs}  [dim]{escape(value.text)}[/]"), value)
+    for name in found.flags:
+        if name in found.raised:
+            _grow(root.add(f"[yellow]{name}[/]  [dim]{escape(found.flags[name].text)}[/]"), found.flags[name])
+    out.print(root)
+    if found.stored is None:
+        out.print("[yellow]no vector of this bar is stored[/]")
+    before = max(0, len(found.bars) - LAST_BARS)
+    title = f"{len(found.bars)} bars" + (f", the last {LAST_BARS}" if before else "")
+    show_table(found.bars.slice(before).select(["ts", "open", "high", "low", "close", "volume", "known_from"]), title)
+    if len(found.events):
+        columns = ["enriched_at_utc", "event_id", "score", "confidence", "event_time_utc", "known_from"]
+        show_table(found.events.select(columns), f"{len(found.events)} events")
+
+
+def _grow(tree: Tree, value: Value) -> None:
+    """The parts of an expression under it."""
+    for part in value.parts:
+        _grow(tree.add(f"{_number(part)}  [dim]{escape(part.text)}[/]"), part)
+
+
+def _number(value: Value) -> str:
+    return "[red]error[/]" if value.error else "[dim]missing[/]" if value.value is None else f"{value.value:.10g}"

@@ -1,0 +1,100 @@
+"""Explain: one vector with the values of every expression in it, the bars and events that went in, and why its flags are raised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+
+from asof.engine.plan import plan
+from asof.errors import NotFound
+from asof.features.expression import BARS as ON_BARS
+from asof.features.expression import Expr, walk
+from asof.features.feature_set import FeatureSet
+from asof.features.text import expression_text
+from asof.jobs.panels import panel_of, sort_bars, sort_events, vectors_of
+from asof.jobs.work import Work, joined
+from asof.records import BARS, EVENTS, UTC
+from asof.stores.store import BARS_TABLE, EVENTS_TABLE, SPANS, Selection, Table
+
+
+@dataclass(frozen=True)
+class Value:
+    """An expression with its value at the bar (None where it is missing), and those over bars that it is made of."""
+
+    text: str
+    value: float | None
+    error: bool
+    parts: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A vector, taken apart. `stored` is None where the store has none; `bars` and `events` are those in its windows, with revisions."""
+
+    instrument: str
+    ts: datetime
+    features: dict[str, Value]
+    flags: dict[str, Value]
+    raised: tuple[str, ...]
+    stored: dict[str, object] | None
+    bars: pa.Table
+    events: pa.Table
+
+
+def explain(work: Work, instrument: str, ts: datetime) -> Explained:
+    """Take the vector of a bar apart. Raises `NotFound` where there is no such bar."""
+    at = pa.table([pa.array([instrument]), pa.array([ts], UTC), pa.array([ts], UTC)], schema=SPANS)
+    lookback = work.feature_set.lookback
+    bars = work.store.around(work.timeframe, at, lookback - 1, ("instrument_id", "ts"))
+    times = sorted(t for t in bars["ts"].to_pylist() if t <= ts)[-lookback:]
+    if not times or times[-1] != ts:
+        raise NotFound(f"the store has no {work.timeframe} bar of {instrument} that opens at {ts.isoformat()}{_nearest(times)}")
+    window = timedelta(microseconds=work.feature_set.event_window)
+    seen_bars = _revised(work, BARS_TABLE, Selection(work.timeframe, (instrument,), times[0], ts, work.known_at), BARS)
+    seen_events = _revised(work, EVENTS_TABLE, Selection(None, (instrument,), ts - window, ts, work.known_at), EVENTS)
+    values = _values(work, seen_bars, seen_events)
+    vector = work.vectors(seen_bars.select(BARS.names), Selection(instruments=(instrument,))).to_pylist()[-1]
+    stored = joined(work.store.read(work.table, Selection(work.timeframe, (instrument,), ts, ts, work.known_at)), work.table.schema)
+    return Explained(
+        instrument,
+        ts,
+        {name: _tree(expr, values) for name, expr in work.feature_set.features.items()},
+        {name: _tree(expr, values) for name, expr in work.feature_set.flags.items()},
+        tuple(vector["quality_flags"]),
+        next(iter(stored.to_pylist()), None),
+        seen_bars,
+        seen_events,
+    )
+
+
+def _nearest(times: list[datetime]) -> str:
+    return f"; the last one before is {times[-1].isoformat()}" if times else ""
+
+
+def _revised(work: Work, table: Table, selection: Selection, schema: pa.Schema) -> pa.Table:
+    """Rows with the time from which they are held to be true."""
+    with_known = replace(table, schema=schema.append(pa.field("known_from", UTC)))
+    return joined(work.store.read(with_known, selection), with_known.schema)
+
+
+def _values(work: Work, bars: pa.Table, events: pa.Table) -> dict[Expr, tuple[float | None, bool]]:
+    """The value of every expression over bars at the last bar, and whether it is an error."""
+    nodes = [node for node in walk(*work.feature_set.roots) if node.domain == ON_BARS and (node.operator or node.name)]
+    found: dict[Expr, tuple[float | None, bool]] = {}
+    for node in nodes:  # each a set of its own: an error raises the flag of the whole set
+        alone = FeatureSet("explained", {"value": node})
+        the_plan = plan(alone)
+        sorted_bars = sort_bars(bars.select(BARS.names))
+        panel = panel_of(the_plan, work.timeframe, sorted_bars, sort_events(events.select(EVENTS.names)))
+        last = vectors_of(the_plan, panel, work.timeframe, sorted_bars, work.now, "explain", 1).slice(len(bars) - 1).to_pylist()[0]
+        found[node] = last["value"], bool(last["quality_flags"])
+    return found
+
+
+def _tree(expr: Expr, values: dict[Expr, tuple[float | None, bool]]) -> Value:
+    """An expression over bars and those that it is made of; columns of events have no value for a bar."""
+    value, error = values[expr]
+    parts = tuple(_tree(part, values) for part in expr.inputs if part in values)
+    return Value(expression_text(expr), value, error, parts)
