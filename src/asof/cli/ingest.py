@@ -13,7 +13,7 @@ from rich.table import Table
 from asof.cli.console import JsonOption, StoreOption, emit, err, out, progress
 from asof.errors import did_you_mean
 from asof.feature_store import connect
-from asof.jobs.ingest import Ingestion, IngestReport
+from asof.jobs.ingest import KNOWN_FROM, Ingestion, IngestReport
 from asof.records import BARS
 from asof.sources.columns import ColumnMapping
 from asof.sources.files import rows_of
@@ -26,7 +26,7 @@ Timezone = Annotated[str | None, typer.Option(help="Zone of times that name none
 Unit = Annotated[str | None, typer.Option(help="Unit of times that are whole numbers: s, ms, us or ns.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first row that must be refused; its file stays out.")]
 
-EVENT_COLUMNS = ("event_id", "enriched_at_utc", "event_time_utc", "tickers", "instrument_id", "score", "confidence")
+EVENT_COLUMNS = ("event_id", "enriched_at_utc", "event_time_utc", "tickers", "instrument_id", "score", "confidence", KNOWN_FROM)
 
 
 @app.command("bars")
@@ -42,7 +42,7 @@ def bars(
     as_json: JsonOption = False,
 ) -> None:
     """Ingest bars: instrument_id, ts (the open), close, and open, high, low, volume, available_at, timeframe where there are such."""
-    mapping = ColumnMapping(_columns(column, tuple(BARS.names)), timezone, unit)
+    mapping = ColumnMapping(_columns(column, (*BARS.names, KNOWN_FROM)), timezone, unit)
     with connect(store) as opened:
         _run(Ingestion(opened.store, "bars", datetime.now(UTC), mapping, timeframe, source, strict), files, as_json)
 

@@ -17,13 +17,17 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from asof.errors import DataError
 from asof.records import QUARANTINE, Refusals
 from asof.sources.canonical import Batch, bars_of, events_of
-from asof.sources.columns import ColumnMapping
+from asof.sources.columns import ColumnMapping, Reader
 from asof.sources.files import RawBatch, read_file
-from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Changes, Store
+from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Changes, Store, Table
+
+KNOWN_FROM = "known_from"
+"""The column that, where it is mapped, tells when each row became known: of data that was published again and again."""
 
 Progress = Callable[[int], None]
 """Told how many more rows are done."""
@@ -64,9 +68,21 @@ class Ingestion:
         table = BARS_TABLE if self.kind == "bars" else EVENTS_TABLE
         for path in paths:
             with self.store.transaction():
-                changes = self.store.upsert(table, self._records(path, progress), self.known_at)
-                self._count(changes, path)
+                if KNOWN_FROM in self.mapping.columns:
+                    self._upsert_as_they_became_known(table, path, progress)
+                else:
+                    self._count(self.store.upsert(table, self._records(path, progress), self.known_at), path)
         return self.report
+
+    def _upsert_as_they_became_known(self, table: Table, path: Path, progress: Progress) -> None:
+        """The rows of a file in the order in which they became known, those of each moment as revisions that begin then."""
+        records = pa.concat_tables(self._records(path, progress)).sort_by([(KNOWN_FROM, "ascending"), ("row", "ascending")])
+        times = np.asarray(records[KNOWN_FROM].cast(pa.int64()))
+        starts = np.flatnonzero(np.diff(times, prepend=-1))
+        for start, end in zip(starts, [*starts[1:], len(times)], strict=True):
+            rows = records.slice(int(start), int(end - start))
+            known_at = rows[KNOWN_FROM][0].as_py()
+            self._count(self.store.upsert(table, iter([rows.drop_columns([KNOWN_FROM])]), known_at), path)
 
     def _records(self, path: Path, progress: Progress) -> Iterator[pa.Table]:
         for raw in read_file(path):
@@ -76,8 +92,23 @@ class Ingestion:
                 raise DataError(f"{path}: {error}") from None
             self._set_aside(path, raw, batch)
             self.report.missing_prices += batch.missing_prices
-            yield batch.table.append_column("row", pa.array(raw.numbers[batch.rows], pa.int64()))
+            numbers = pa.array(raw.numbers[batch.rows], pa.int64())
+            table = batch.table
+            if KNOWN_FROM in self.mapping.columns:
+                table = table.append_column(KNOWN_FROM, self._known_from(path, raw).take(pa.array(np.arange(len(raw.table))[batch.rows])))
+            yield table.append_column("row", numbers)
             progress(len(raw.table))
+
+    def _known_from(self, path: Path, raw: RawBatch) -> pa.ChunkedArray:
+        """When each row of a batch became known."""
+        reader = Reader(raw.table, self.mapping)
+        known = reader.times(KNOWN_FROM)
+        wrong = np.asarray(pc.or_kleene(pc.is_null(known), pc.greater(known, pa.scalar(self.known_at, known.type))))
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            why = reader.refusals.details[0] if reader.refusals.rows else "missing, or in the future"
+            raise DataError(f"{path}, row {raw.numbers[row]}: {KNOWN_FROM} must tell when the row became known: {why}")
+        return known
 
     def _canonical(self, table: pa.Table) -> Batch:
         if not len(table):
