@@ -52,6 +52,7 @@ FORBIDDEN = {
 """What each layer must not import."""
 
 HOMES = {
+    "exchange_calendars": "asof.calendars",
     "duckdb": "asof.stores.duckdb",
     "numba": "asof.engine",
     "psycopg": "asof.stores.postgres",
@@ -61,6 +62,7 @@ HOMES = {
 """The one place where a package is imported: a file, or a folder, or the files whose names begin with it and `_`."""
 
 INSIDE_FUNCTIONS = {
+    ("asof.calendars", "exchange_calendars"): "an extra, and slow to load",
     ("asof.cli", "asof.cli.app"): "Typer and Rich load only when the command runs",
     ("asof.cli.demo", "asof.cli.picture"): "matplotlib is an extra that only the demo's picture needs",
     ("asof.features.expression", "asof.features.text"): "an expression prints itself, and the text form is built on expressions",

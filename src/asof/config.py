@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import TomlConfigSettingsSource as TomlSource
 
+from asof.calendars import Calendars, assigned
 from asof.errors import AsofError, DefinitionError, did_you_mean
 from asof.timeframes import timeframe
 
@@ -31,6 +32,11 @@ def _checked(timeframes: tuple[str, ...]) -> tuple[str, ...]:
         except DefinitionError as error:
             raise ValueError(str(error)) from None
     return timeframes
+
+
+def _calendars(value: object) -> object:
+    """`XNYS`, or `AAPL=XNYS, BTC=24/7`, as the table that asof.toml has."""
+    return assigned(value) if isinstance(value, str) else value
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
@@ -76,6 +82,12 @@ class Settings(BaseSettings):
         pattern=_AGE,
         validation_alias="ASOF_RETENTION",
         description="TimescaleDB drops chunks of vectors and bars that are older, such as `730d`; `off` for never",
+    )
+
+    calendars: Annotated[dict[str, str], NoDecode, BeforeValidator(_calendars)] = Field(
+        {},
+        validation_alias="ASOF_CALENDARS",
+        description="The exchange whose sessions bars follow, such as `XNYS`; or one for each instrument, `AAPL=XNYS, *=24/7`",
     )
 
     tickers: Names = Field(
@@ -133,6 +145,11 @@ class Settings(BaseSettings):
             return "duckdb:///asof.duckdb"
         user, password = quote(self.postgres_user, safe=""), quote(self.postgres_password.get_secret_value(), safe="")
         return f"postgresql://{user}:{password}@{self.postgres_host}:{self.postgres_port}/{quote(self.postgres_db, safe='')}"
+
+    @property
+    def market_calendars(self) -> Calendars:
+        """The calendar of each instrument."""
+        return Calendars(self.calendars)
 
 
 def variables() -> dict[str, str]:

@@ -38,6 +38,7 @@ class FeatureStore:
     def __init__(self, store: Store, settings: Settings) -> None:
         self.store = store
         self.settings = settings
+        self._calendars = settings.market_calendars
 
     def definition(self, feature_set: Sets) -> FeatureSet:
         """A feature set by its version, or as given; held to what the registry has under that version."""
@@ -122,7 +123,8 @@ class FeatureStore:
         """
         check_timeframe(timeframe)
         then = _time(known_at, "known_at")
-        work = Work(self.store, self.definition(feature_set), timeframe, then or datetime.now(UTC), "compute", threads, then)
+        chosen, now = self.definition(feature_set), then or datetime.now(UTC)
+        work = Work(self.store, chosen, timeframe, now, "compute", threads, self._calendars, then)
         names = None if instruments is None else tuple(instruments)
         parts = pieces(work, names, _time(start, "start"), _time(end, "end", through=True)).parts
         vectors = joined((computed(work, part) for part in parts), work.table.schema)
@@ -149,7 +151,7 @@ class FeatureStore:
         check_timeframe(timeframe)
         chosen, now = self.definition(feature_set), datetime.now(UTC)
         definitions.register(self.store, chosen, now)
-        return Work(self.store, chosen, timeframe, now, self.settings.pipeline_version, threads)
+        return Work(self.store, chosen, timeframe, now, self.settings.pipeline_version, threads, self._calendars)
 
     def verify(
         self,
@@ -166,7 +168,7 @@ class FeatureStore:
         progress: backfilling.Progress = lambda done, total: None,
     ) -> Verified:
         """Compute stored vectors again from stored inputs and compare them bit for bit; writes nothing. See `asof verify`."""
-        work = Work(self.store, self._registered(feature_set), timeframe, datetime.now(UTC), "verify", threads)
+        work = Work(self.store, self._registered(feature_set), timeframe, datetime.now(UTC), "verify", threads, self._calendars)
         check_timeframe(timeframe)
         names = None if instruments is None else tuple(instruments)
         first, last = _time(start, "start"), _time(end, "end", through=True)
@@ -183,7 +185,7 @@ class FeatureStore:
         check_timeframe(timeframe)
         at, then = _time(ts, "ts"), _time(known_at, "known_at")
         assert at is not None
-        work = Work(self.store, self.definition(feature_set), timeframe, datetime.now(UTC), "explain", 1, then)
+        work = Work(self.store, self.definition(feature_set), timeframe, datetime.now(UTC), "explain", 1, self._calendars, then)
         return explaining.explain(work, instrument, at)
 
     def history(

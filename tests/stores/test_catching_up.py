@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pytest
@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asof import FeatureSet, bars, events
+from asof.calendars import Calendars
 from asof.errors import NotFound
 from asof.jobs.backfill import backfill
 from asof.jobs.following import Follower
@@ -104,6 +105,27 @@ def test_a_bar_that_has_not_closed_waits_until_it_has(store: Store) -> None:
     assert caught_up(store, minute(3)).computed == 1
     assert caught_up(store, minute(4)).computed == 0
     assert vectors(store) == recomputed(store)
+
+
+def test_a_daily_bar_waits_until_its_session_has_closed(store: Store) -> None:
+    """The half day after Thanksgiving: New York closes at 18:00 UTC, and a market that never closes at midnight."""
+    calendars = Calendars({"A": "XNYS", "B": "24/7"})
+
+    def computed(clock: str) -> int:
+        now = datetime.fromisoformat(f"{clock}+00:00")
+        return sum(Follower(replace(work(store, now), timeframe="1d", calendars=calendars), "me").catch_up(), Report()).computed
+
+    store.register(SET, NOON)
+    store.follow(Follower(replace(work(store), timeframe="1d"), "me").name)
+    days = (datetime(2024, 11, day, tzinfo=UTC) for day in (27, 29))
+    rows = [bar(0, 1.0, name) | {"timeframe": "1d", "ts": day} for day in days for name in "AB"]
+    store.upsert(BARS_TABLE, bars_of(*rows), NOON)
+    assert computed("2024-11-29 17:59:59") == 2
+    assert computed("2024-11-29 18:00:00") == 1
+    assert computed("2024-11-29 23:59:59") == 0
+    assert computed("2024-11-30 00:00:00") == 1
+    whole = backfill(replace(work(store, datetime(2024, 12, 1, tzinfo=UTC)), timeframe="1d", calendars=calendars))
+    assert (whole.computed, whole.changes.unchanged) == (4, 4)
 
 
 def test_only_the_instruments_that_are_asked_for_get_vectors(store: Store) -> None:

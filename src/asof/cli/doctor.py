@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from asof import __version__
+from asof.calendars import EVERYBODY, calendar
 from asof.cli.console import JsonOption, StoreOption, emit, out
 from asof.config import FILE, load_settings
 from asof.definitions import defined
@@ -22,7 +23,7 @@ from asof.feature_store import connect
 from asof.stores.urls import scheme_of
 
 PACKAGES = ("numpy", "numba", "pyarrow", "duckdb", "pydantic-settings", "typer", "rich")
-EXTRAS = {"matplotlib": "plot", "polars": "polars", "pandas": "pandas", "psycopg": "postgres"}
+EXTRAS = {"matplotlib": "plot", "polars": "polars", "pandas": "pandas", "psycopg": "postgres", "exchange_calendars": "calendars"}
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,19 @@ def _settings() -> list[Finding]:
     return [
         Finding("ok" if here else "note", "settings", where, "" if here else "asof init DIR starts a project"),
         Finding("ok", "feature sets", ", ".join(f"{v} ({len(s.features)} features, {s.lookback} bars back)" for v, s in sets.items())),
-        Finding("ok", "calendars", "none configured: only missing prices count as missing bars"),
+        _calendars(settings.calendars),
     ]
+
+
+def _calendars(named: dict[str, str]) -> Finding:
+    if not named:
+        return Finding("ok", "calendars", "none: a bar that is absent is not missed, and daily bars close after a day")
+    try:
+        for name in named.values():
+            calendar(name)
+    except AsofError as error:
+        return Finding("bad", "calendars", str(error), f"correct `calendars` in {FILE} or the environment")
+    return Finding("ok", "calendars", ", ".join(f"{'all others' if who == EVERYBODY else who}: {name}" for who, name in named.items()))
 
 
 def _caches() -> list[Finding]:

@@ -27,8 +27,12 @@ BAR_COLUMNS = {
     "close": "last price of the bar",
     "volume": "traded volume of the bar",
     "grid_offset": "microseconds by which an `m` or `h` bar opens off its timeframe's grid; 0 for days",
+    "unbroken": "1 where no bar that the instrument's calendar expects is absent between the one before and this; else missing",
 }
 """What a bar offers. A price that is missing, zero or below is a missing value."""
+
+COLUMN_REACH = {"unbroken": 1}
+"""The columns of a bar that depend on bars before it, and on how many."""
 
 EVENT_COLUMNS = {
     "sentiment": "sentiment score, -1 to 1",
@@ -60,7 +64,7 @@ class Expr:
             node = _interned.get(key)
             if node is None:
                 node = object.__new__(cls)
-                reach = operator.reach(params) if operator else 0
+                reach = operator.reach(params) if operator else COLUMN_REACH.get(name, 0) if domain == BARS else 0
                 for slot, value in (
                     ("operator", operator),
                     ("inputs", inputs),

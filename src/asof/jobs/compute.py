@@ -7,12 +7,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from asof.calendars import Calendars
 from asof.engine.plan import plan
 from asof.errors import DataError
 from asof.features.feature_set import FeatureSet
@@ -29,6 +31,7 @@ def compute(
     *,
     timeframe: str | None = None,
     timezone: str | None = None,
+    calendars: Mapping[str, str] | None = None,
     threads: int | None = None,
 ) -> Frame:
     """One vector for each bar: `instrument_id, timeframe, ts`, the features, `quality_flags`, counts and times.
@@ -36,9 +39,11 @@ def compute(
     `bars` has `instrument_id, ts, close` and what else the features read; `events` has `event_id, enriched_at_utc, tickers` (or
     `instrument_id`), `score` and `confidence`. Missing features are null. The rows come sorted by instrument and time.
 
+    `calendars` says when bars are expected and daily ones close: `{"AAPL": "XNYS", "*": "24/7"}`, with `*` for every other instrument.
+
     Raises `DataError` for rows that cannot be used (naive times without `timezone`, infinite prices, two rows for one bar, ...).
     """
-    mapping = ColumnMapping(timezone=timezone)
+    mapping, known = ColumnMapping(timezone=timezone), Calendars(calendars or {})
     with ThreadPoolExecutor(1) as beside:  # events are read on a second thread: Arrow and NumPy work without the lock
         reading = beside.submit(_events, events, mapping)
         taken = _usable(bars_of(pa.table(bars), mapping, timeframe), "bars")
@@ -48,8 +53,8 @@ def compute(
         text = frames[0] if frames else "1d"
         sorted_bars = sort_bars(taken)
         the_plan = plan(feature_set)
-        panel = panel_of(the_plan, text, sorted_bars, reading.result())
-    return Frame(vectors_of(the_plan, panel, text, sorted_bars, datetime.now(UTC), "compute", threads))
+        panel = panel_of(the_plan, text, sorted_bars, reading.result(), known)
+    return Frame(vectors_of(the_plan, panel, text, sorted_bars, datetime.now(UTC), "compute", threads, known))
 
 
 def _events(events: ArrowStream | None, mapping: ColumnMapping) -> SortedEvents:

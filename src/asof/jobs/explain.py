@@ -87,7 +87,7 @@ def _values(work: Work, bars: pa.Table, events: pa.Table) -> dict[Expr, tuple[fl
         alone = FeatureSet("explained", {"value": node})
         the_plan = plan(alone)
         sorted_bars = sort_bars(bars.select(BARS.names))
-        panel = panel_of(the_plan, work.timeframe, sorted_bars, sort_events(events.select(EVENTS.names)))
+        panel = panel_of(the_plan, work.timeframe, sorted_bars, sort_events(events.select(EVENTS.names)), work.calendars)
         last = vectors_of(the_plan, panel, work.timeframe, sorted_bars, work.now, "explain", 1).slice(len(bars) - 1).to_pylist()[0]
         found[node] = last["value"], bool(last["quality_flags"])
     return found

@@ -64,8 +64,9 @@ class Follower:
         """Compute what there is of some instruments, and wait for their bars that have not closed."""
         work, names = self.work, None if instruments is None else tuple(sorted(instruments))
         done = backfill(work, instruments=names, memory=memory, progress=progress)
-        still_open = Selection(work.timeframe, names, start=work.last_closed + timedelta(microseconds=1))
-        bars = joined(work.store.read(BARS_TABLE, still_open, ("instrument_id", "ts")), BARS)
+        recent = Selection(work.timeframe, names, start=work.now - timedelta(microseconds=timeframe_micros(work.timeframe)))
+        bars = joined(work.store.read(BARS_TABLE, recent, ("instrument_id", "ts")), BARS)
+        bars = bars.filter(pa.array(~work.closed(bars["instrument_id"], bars["ts"])))
         self._move(self._waiting() | set(zip(bars["instrument_id"].to_pylist(), bars["ts"].to_pylist(), strict=True)))
         return done
 
@@ -100,8 +101,8 @@ def _sorted_out(work: Work, changes: pa.Table, instruments: frozenset[str] | Non
         changes = changes.filter(pc.or_(bars, pc.equal(changes["kind"], "events")))
     if instruments is not None:
         changes = changes.filter(pc.is_in(changes["instrument_id"], pa.array(sorted(instruments), pa.string())))
-    is_open = pc.and_(pc.equal(changes["kind"], "bars"), pc.greater(changes["time"], pa.scalar(work.last_closed, UTC)))
-    return changes.filter(pc.invert(is_open)), changes.filter(is_open)
+    is_open = np.asarray(pc.equal(changes["kind"], "bars")) & ~work.closed(changes["instrument_id"], changes["time"])
+    return changes.filter(pa.array(~is_open)), changes.filter(pa.array(is_open))
 
 
 @dataclass(frozen=True)

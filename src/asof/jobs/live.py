@@ -18,6 +18,7 @@ from datetime import datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from asof.calendars import NO_CALENDARS, Calendars
 from asof.errors import NotFound, StoreError
 from asof.features.feature_set import FeatureSet
 from asof.jobs.following import Follower
@@ -39,6 +40,7 @@ class Plan:
     pipeline_version: str
     refresh_seconds: float
     latest_refresh_seconds: float = 0.0
+    calendars: Calendars = NO_CALENDARS
 
 
 @dataclass
@@ -71,7 +73,7 @@ class Live:
         for feature_set in self.plan.feature_sets:
             for timeframe in self.plan.timeframes:
                 with self._failures(feature_set, timeframe) as failed:
-                    done += self._keep_up(Work(self.store, feature_set, timeframe, self.clock(), self.plan.pipeline_version))
+                    done += self._keep_up(self._work(feature_set, timeframe))
                 healthy &= not failed
         if done.computed or done.withdrawn:
             self.metrics.compute_seconds.observe(time.perf_counter() - began)
@@ -85,6 +87,10 @@ class Live:
             self.metrics.last_success.set(self.last_success.timestamp())
         self.active.clear()
         return done
+
+    def _work(self, feature_set: FeatureSet, timeframe: str) -> Work:
+        plan = self.plan
+        return Work(self.store, feature_set, timeframe, self.clock(), plan.pipeline_version, calendars=plan.calendars)
 
     @contextmanager
     def _failures(self, feature_set: FeatureSet | None = None, timeframe: str | None = None) -> Iterator[list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,12 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from asof.calendars import NO_CALENDARS, Calendars
 from asof.engine.layout import Bytes, Spans, flag_numbers, grouped, is_sorted, known_since, off_grid, runs, surely_distinct
 from asof.engine.panel import Floats, Ints, Panel
 from asof.engine.plan import Plan
 from asof.engine.run import Block, block_rows, run_each
 from asof.errors import DataError
-from asof.records import EVENTS, UTC, floats, micros, one_chunk, vector_schema
+from asof.records import BARS, EVENTS, UTC, floats, micros, one_chunk, vector_schema
 from asof.timeframes import grid, timeframe
 
 
@@ -26,6 +27,19 @@ class SortedBars:
     table: pa.Table
     instruments: pa.Array
     offsets: Ints
+
+    def series(self) -> Iterator[tuple[str, slice]]:
+        """Each instrument and its rows."""
+        for name, start, stop in zip(self.instruments.to_pylist(), self.offsets[:-1].tolist(), self.offsets[1:].tolist(), strict=True):
+            yield name, slice(start, stop)
+
+    def closes(self, timeframe_text: str, calendars: Calendars) -> Ints:
+        """When each bar closes."""
+        ts = micros(self.table["ts"])
+        closes: Ints = ts + timeframe(timeframe_text)
+        for name, mine in self.series() if calendars else ():
+            closes[mine] = calendars.closes(name, ts[mine], timeframe_text)
+        return closes
 
 
 @dataclass(frozen=True)
@@ -133,10 +147,14 @@ NO_EVENTS = sort_events(EVENTS.empty_table())
 """What a feature set without events sees."""
 
 
-def panel_of(plan: Plan, timeframe_text: str, bars: SortedBars, events: SortedEvents) -> Panel:
+def panel_of(plan: Plan, timeframe_text: str, bars: SortedBars, events: SortedEvents, calendars: Calendars = NO_CALENDARS) -> Panel:
     """The panel of bars and events; events of instruments without bars are left out."""
     ts, step = micros(bars.table["ts"]), grid(timeframe_text)
-    columns: dict[str, Floats] = {name: floats(bars.table[name]) for name in plan.bar_columns if name != "grid_offset"}
+    columns: dict[str, Floats] = {name: floats(bars.table[name]) for name in plan.bar_columns if name in BARS.names}
+    if "unbroken" in plan.bar_columns:
+        columns["unbroken"] = np.ones(len(ts))
+        for name, mine in bars.series() if calendars else ():
+            columns["unbroken"][mine] = calendars.unbroken(name, ts[mine], timeframe_text)
     if "grid_offset" in plan.bar_columns:
         columns["grid_offset"] = off_grid(ts, step) if step else np.zeros(len(ts))
     return Panel(bars.offsets, ts, columns, _event_spans(bars.instruments, events), events.time, events.columns, step)
@@ -158,14 +176,15 @@ def vectors_of(
     computed_at: datetime,
     pipeline_version: str,
     threads: int | None = None,
+    calendars: Calendars = NO_CALENDARS,
 ) -> pa.Table:
     """The vectors of sorted bars, one row a bar in their order, computed and laid out on `threads` threads."""
     feature_set, step = plan.feature_set, timeframe(timeframe_text)
     schema = vector_schema(tuple(feature_set.features))
     known = None
-    if bars.table["available_at"].null_count < len(panel.ts):
-        told = micros(pc.coalesce(bars.table["available_at"], pa.chunked_array([pa.array(panel.ts + step).cast(UTC)])))
-        known = known_since(told, panel.offsets, plan.lookback)
+    if calendars or bars.table["available_at"].null_count < len(panel.ts):
+        told = pc.coalesce(bars.table["available_at"], pa.chunked_array([pa.array(bars.closes(timeframe_text, calendars)).cast(UTC)]))
+        known = known_since(micros(told), panel.offsets, plan.lookback)
     instrument, ts = (one_chunk(bars.table[name]) for name in ("instrument_id", "ts"))
     constants = (pa.scalar(timeframe_text), pa.scalar(computed_at, UTC), pa.scalar(pipeline_version))
     repeated = [pa.repeat(constant, block_rows(plan, panel, threads)) for constant in constants]

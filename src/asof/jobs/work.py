@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from asof.calendars import NO_CALENDARS, Calendars
 from asof.engine.plan import Plan, plan
 from asof.features.feature_set import FeatureSet
 from asof.jobs.panels import EVENT_COLUMNS, NO_EVENTS, panel_of, sort_bars, sort_events, vectors_of
-from asof.records import BARS, EVENTS, QUALITY_LOG
+from asof.records import BARS, EVENTS, QUALITY_LOG, Bools, micros
 from asof.stores.store import EVENTS_TABLE, Changes, Selection, Store, Table, vectors_table
 from asof.timeframes import timeframe as timeframe_micros
 
@@ -67,6 +69,7 @@ class Work:
     now: datetime
     pipeline_version: str
     threads: int | None = None
+    calendars: Calendars = NO_CALENDARS
     known_at: datetime | None = None
     """Bars and events are read as they were held to be true then; as they are now where it is None."""
 
@@ -87,11 +90,21 @@ class Work:
 
     @property
     def last_closed(self) -> datetime:
-        """The open of the newest bar that has closed: a later one may still change, so no vector is made of it."""
-        return self.now - timedelta(microseconds=timeframe_micros(self.timeframe))
+        """No bar that opens later can have closed. One that has not may still change, so no vector is made of it."""
+        return self.now if self.calendars else self.now - timedelta(microseconds=timeframe_micros(self.timeframe))
+
+    def closed(self, instruments: pa.ChunkedArray, ts: pa.ChunkedArray) -> Bools:
+        """Which bars have closed."""
+        now, times = int(self.now.timestamp() * 1_000_000), micros(ts)
+        closes = times + timeframe_micros(self.timeframe)
+        for name in pc.unique(instruments).to_pylist() if self.calendars else ():
+            mine = np.flatnonzero(np.asarray(pc.equal(instruments, name)))
+            closes[mine] = self.calendars.closes(name, times[mine], self.timeframe)
+        return np.asarray(closes <= now)
 
     def vectors(self, bars: pa.Table, events_of: Selection) -> pa.Table:
         """The vectors of bars, by instrument and time, with the events of `events_of` that they can see."""
+        bars = bars.filter(pa.array(self.closed(bars["instrument_id"], bars["ts"]))) if self.calendars else bars
         if not len(bars):
             return self.table.schema.empty_table()
         sorted_bars, events = sort_bars(bars), NO_EVENTS
@@ -100,8 +113,9 @@ class Work:
             window = timedelta(microseconds=self.feature_set.event_window)
             seen = Selection(None, events_of.instruments, ts["min"] - window, ts["max"], self.known_at, events_of.span)
             events = sort_events(joined(self.store.read(EVENTS_TABLE, seen, EVENT_COLUMNS, ordered=False), EVENTS))
-        panel = panel_of(self.plan, self.timeframe, sorted_bars, events)
-        return vectors_of(self.plan, panel, self.timeframe, sorted_bars, self.now, self.pipeline_version, self.threads)
+        panel = panel_of(self.plan, self.timeframe, sorted_bars, events, self.calendars)
+        made = (self.now, self.pipeline_version, self.threads, self.calendars)
+        return vectors_of(self.plan, panel, self.timeframe, sorted_bars, *made)
 
     def log_without_bars(self, instruments: tuple[str, ...]) -> None:
         """Note in the quality log that instruments have no bars."""
