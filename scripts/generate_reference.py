@@ -64,6 +64,7 @@ KINDS = {
     float: "number",
     Path | None: "path",
     SecretStr | None: "text, kept secret",
+    dict[str, SecretStr]: "table of text, kept secret",
     tuple[str, ...]: "list of text",
 }
 """How the types of settings are called."""
@@ -251,7 +252,7 @@ def settings() -> str:
         kind = KINDS[field.annotation]
         bounds = ", ".join(filter(None, map(bound, field.metadata)))
         default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
-        shown = "" if default in (None, "") else code(str(default))
+        shown = "" if default in (None, "", {}) else code(str(default))
         rows.append((code(name), code(str(variable)), prose(field.description or ""), kind, bounds, shown))
     return (
         "\n\n".join(

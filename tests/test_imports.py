@@ -52,6 +52,7 @@ FORBIDDEN = {
 """What each layer must not import."""
 
 HOMES = {
+    "confluent_kafka": "asof.sources.kafka",
     "duckdb": "asof.stores.duckdb",
     "numba": "asof.engine",
     "psycopg": "asof.stores.postgres",

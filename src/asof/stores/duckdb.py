@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from asof.errors import NotFound, StoreError
+from asof.errors import NotFound, Overtaken, RowsRefused, StoreError
 from asof.features.feature_set import FeatureSet
 from asof.records import QUALITY_LOG, QUARANTINE
 from asof.stores.statements import clashing, column_types, condition, listed, place_events, quoted, revisions, settled
@@ -141,6 +141,8 @@ class DuckDBStore:
             yield
         except duckdb.CatalogException as error:
             raise StoreError(f"{self.url}: {str(error).splitlines()[0]}; run asof apply") from error
+        except (duckdb.DataError, duckdb.IntegrityError) as error:
+            raise RowsRefused(message(self.url, str(error))) from error
         except duckdb.Error as error:
             raise StoreError(message(self.url, str(error))) from error
         except RuntimeError as error:
@@ -402,10 +404,12 @@ class DuckDBStore:
             found = self._rows("SELECT name, position FROM positions WHERE starts_with(name, ?) ORDER BY name", [prefix])
         return {str(name): str(position) for name, position in found}
 
-    def move(self, positions: Mapping[str, str]) -> None:
+    def move(self, positions: Mapping[str, str], since: Mapping[str, str] | None = None) -> None:
         """See `Store.move`."""
         with self.transaction():
             for name, position in positions.items():
+                if since is not None and self.positions(name).get(name) != since.get(name):
+                    raise Overtaken(f"{self.url}: another reader has moved {name}")
                 self._connection.execute("INSERT OR REPLACE INTO positions VALUES (?, ?, ?)", [name, position, datetime.now(UTC)])
             if any(name.startswith(FOLLOWING) for name in positions):
                 self._connection.execute(_PRUNE, [FOLLOWING])
