@@ -63,6 +63,8 @@ HOMES = {
 
 INSIDE_FUNCTIONS = {
     ("asof.cli", "asof.cli.app"): "Typer and Rich load only when the command runs",
+    ("asof.cli.dlq", "asof.jobs.replay"): "confluent-kafka is an extra that only dead letters and the service need",
+    ("asof.cli.dlq", "asof.sources.kafka"): "likewise",
     ("asof.cli.demo", "asof.cli.picture"): "matplotlib is an extra that only the demo's picture needs",
     ("asof.features.expression", "asof.features.text"): "an expression prints itself, and the text form is built on expressions",
     ("asof.stores.urls", "asof.stores.postgres"): "psycopg is an extra that only a PostgreSQL store needs",

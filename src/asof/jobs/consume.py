@@ -23,14 +23,12 @@ from asof.config import Settings
 from asof.errors import BrokerError, Overtaken, StoreError
 from asof.jobs.event_batches import POSITIONS, Offsets, Read, Writer, position_name, positions_of, read, written_at
 from asof.jobs.lag import Lag
-from asof.sources.kafka import LARGEST, Brokers, Partition
+from asof.sources.kafka import LARGEST, Brokers, Log, Partition
 from asof.sources.kafka_consumer import Consumer
 from asof.sources.kafka_producer import Producer
 from asof.stores.store import Store
 
 if TYPE_CHECKING:
-    from structlog.typing import FilteringBoundLogger
-
     from asof.telemetry import Metrics
 
 BATCH_MESSAGES = 5_000
@@ -74,9 +72,7 @@ class Stopped(Exception):
 class Consumption:
     """The consumer of a feed. `run` returns when `stop` is set; it raises what no waiting mends, such as a `ConfigError`."""
 
-    def __init__(
-        self, feed: Feed, brokers: Brokers, store: Store, metrics: Metrics, stop: threading.Event, log: FilteringBoundLogger
-    ) -> None:
+    def __init__(self, feed: Feed, brokers: Brokers, store: Store, metrics: Metrics, stop: threading.Event, log: Log) -> None:
         self._feed = feed
         self._brokers = brokers
         self._store = store
@@ -86,7 +82,7 @@ class Consumption:
         self._lag = Lag(metrics)
         self._measured = 0.0
         self._positions: dict[Partition, int] = {}
-        self._writer = Writer(store, Producer(brokers), feed.dead_letters, metrics)
+        self._writer = Writer(store, Producer(brokers), feed.dead_letters, metrics, log)
 
     def run(self) -> None:
         """Consume until `stop` is set."""

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from asof.errors import BrokerError, RowsRefused
-from asof.sources.dead_letters import KEPT, DeadLetter, Place
+from asof.sources.dead_letters import CUT, KEPT, Place, letter_headers, message_headers
 from asof.sources.enriched import Refused, Row, decode, settled, table_of
-from asof.sources.kafka import Message, Partition, headers_of, partition_of
+from asof.sources.kafka import Log, Message, Partition, headers_of, partition_of
 from asof.sources.kafka_producer import Outgoing, Producer
 from asof.stores.store import EVENTS_TABLE, Store
 
@@ -66,12 +66,13 @@ def written_at(message: Message) -> float:
 class Writer:
     """Writes batches. One that failed for a time can be written again: its dead letters are not written twice."""
 
-    def __init__(self, store: Store, producer: Producer, dead_letters: str, metrics: Metrics) -> None:
+    def __init__(self, store: Store, producer: Producer, dead_letters: str, metrics: Metrics, log: Log) -> None:
         self._store = store
         self._producer = producer
         self._dead_letters = dead_letters
         self._metrics = metrics
-        self._posted: set[Place] = set()
+        self._log = log
+        self._posted: set[tuple[Partition, int]] = set()
 
     def write(self, batch: Sequence[Read], since: Offsets) -> dict[Partition, int]:
         """Write a batch that was read on from `since`; the offsets behind it.
@@ -99,15 +100,21 @@ class Writer:
 
     def _post(self, refused: Sequence[Read]) -> None:
         """Have the brokers keep dead letters, or their beginnings where they are too large for their topic."""
-        letters = [letter for letter in map(_letter, refused) if letter.place not in self._posted]
-        too_large = self._producer.send([self._outgoing(letter) for letter in letters])
-        if self._producer.send([self._outgoing(letters[n].cut()) for n in too_large]):
+        fresh = [one for one in refused if (one.partition, one.offset) not in self._posted]
+        too_large = self._producer.send([self._letter(one) for one in fresh])
+        if self._producer.send([self._letter(fresh[n], cut=True) for n in too_large]):
             raise BrokerError(f"{self._dead_letters} takes no message of {KEPT:,} bytes: raise its max.message.bytes")
-        self._posted.update(letter.place for letter in letters)
-        self._metrics.dead_letters.inc(len(letters))
+        self._posted.update((one.partition, one.offset) for one in fresh)
+        self._metrics.dead_letters.inc(len(fresh))
 
-    def _outgoing(self, letter: DeadLetter) -> Outgoing:
-        return Outgoing(self._dead_letters, letter.key, letter.value, letter.written())
+    def _letter(self, one: Read, cut: bool = False) -> Outgoing:
+        assert one.refused is not None
+        place, value = Place(one.partition.topic, one.partition.number, one.offset), one.message.value() or b""
+        ours = letter_headers(place, one.refused.reason, str(one.refused), datetime.now(UTC))
+        if cut:
+            value, ours = value[:KEPT], [*ours, (CUT, b"%d" % len(value))]
+        headers = [*message_headers(headers_of(one.message)), *ours]
+        return Outgoing(self._dead_letters, one.message.key(), None if one.message.value() is None else value, headers)
 
     def _store_rows(self, batch: Sequence[Read], behind: Offsets, since: Offsets) -> dict[str, int]:
         """One transaction; what became of the rows."""
@@ -126,13 +133,8 @@ class Writer:
             self._metrics.events.labels(outcome).inc(count)
         for reason, count in refused.items():
             self._metrics.messages_refused.labels(reason).inc(count)
+        if refused:
+            first = next(one for one in batch if one.refused)
+            at = f"{first.partition.number}:{first.offset}"
+            self._log.warning("messages that cannot be used", reasons=dict(refused), first=at, because=str(first.refused))
         self._metrics.store_up.set(1)
-
-
-def _letter(one: Read) -> DeadLetter:
-    """A message that cannot be used, as a letter."""
-    assert one.refused is not None
-    message, value = one.message, one.message.value()
-    place = Place(one.partition.topic, one.partition.number, one.offset)
-    headers = tuple(headers_of(message))
-    return DeadLetter(place, one.refused.reason, str(one.refused), datetime.now(UTC), message.key(), value, len(value or b""), headers)

@@ -1,97 +1,100 @@
 """Dead letters: messages that could not be used, with their bytes as they came, and in headers where they came from and why they are here.
 
-A letter has the key, value and headers of its message, and the headers below beside them. That a letter was sent back is noted behind it,
-by a message that names the same place and holds nothing else: the note stays as long as the letter, whoever reads the topic.
+A letter has the key, value and headers of its message, and the headers below beside them. That it was sent back is noted behind it, by a
+message without a value that names the same place: the note stays as long as the letter does, whoever reads the topic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 Header = tuple[str, bytes | None]
 
-TOPIC, PARTITION, OFFSET, AT = "asof.topic", "asof.partition", "asof.offset", "asof.at"
-REASON, DETAIL, CUT = "asof.reason", "asof.detail", "asof.cut"
-REPLAYED = "asof.replayed"
 PREFIX = "asof."
+TOPIC, PARTITION, OFFSET = f"{PREFIX}topic", f"{PREFIX}partition", f"{PREFIX}offset"
+REASON, DETAIL, AT = f"{PREFIX}reason", f"{PREFIX}detail", f"{PREFIX}at"
+CUT = f"{PREFIX}cut"
+"""Bytes of a value of which only the beginning is here, for the dead-letter topic did not take it whole."""
+REPLAYED = f"{PREFIX}replayed"
+"""When the letter of the same place was sent back."""
 KEPT = 1_024
-"""Bytes that are kept of a value that the dead-letter topic does not take whole."""
+"""Bytes that are kept of a value that is cut, and shown at most."""
 
 
 @dataclass(frozen=True, order=True)
 class Place:
-    """Where a message was read."""
+    """Where a message lies."""
 
     topic: str
     partition: int
     offset: int
 
-    def __str__(self) -> str:
-        return f"{self.topic} {self.partition}:{self.offset}"
+    def headers(self) -> list[Header]:
+        """As headers of a letter."""
+        return [(TOPIC, self.topic.encode()), (PARTITION, b"%d" % self.partition), (OFFSET, b"%d" % self.offset)]
 
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A message that could not be used. `size` is what its value had, of which `value` is less where the letter was cut."""
+    """What is known of a letter: where its message was, why it could not be used and since when, its size and its beginning.
+
+    `lies` is the place of the letter itself. One that is `cut` has but the beginning of its message; the others have it whole.
+    """
 
     place: Place
+    lies: Place
     reason: str
     detail: str
     at: datetime
-    key: bytes | None
-    value: bytes | None
     size: int
-    headers: tuple[Header, ...] = ()
+    beginning: bytes
+    cut: bool
     replayed: datetime | None = None
 
-    @property
-    def whole(self) -> bool:
-        """Whether the message's bytes are all here."""
-        return self.size == len(self.value or b"")
 
-    def cut(self) -> DeadLetter:
-        """The letter with the beginning of its value alone."""
-        return replace(self, value=(self.value or b"")[:KEPT])
-
-    def written(self) -> list[Header]:
-        """The headers of the letter as a message: those of its own message, and ours."""
-        ours = [*_place_headers(self.place, self.at), (REASON, self.reason.encode()), (DETAIL, self.detail.encode())]
-        if not self.whole:
-            ours.append((CUT, str(self.size).encode()))
-        return [*self.headers, *ours]
+def letter_headers(place: Place, reason: str, detail: str, at: datetime) -> list[Header]:
+    """What a letter says beside its message."""
+    return [*place.headers(), (REASON, reason.encode()), (DETAIL, detail.encode()), (AT, at.isoformat().encode())]
 
 
-def replay_note(letter: DeadLetter, at: datetime) -> list[Header]:
-    """The headers of the message which says that a letter was sent back."""
-    return [*_place_headers(letter.place, at), (REPLAYED, b"1")]
+def note_headers(place: Place, at: datetime) -> list[Header]:
+    """What the note says that the letter of a place was sent back."""
+    return [*place.headers(), (REPLAYED, at.isoformat().encode())]
 
 
-def _place_headers(place: Place, at: datetime) -> list[Header]:
-    said = {TOPIC: place.topic, PARTITION: place.partition, OFFSET: place.offset, AT: at.isoformat()}
-    return [(name, str(value).encode()) for name, value in said.items()]
+def message_headers(headers: Iterable[Header]) -> list[Header]:
+    """The headers that a letter's message had of its own."""
+    return [header for header in headers if not header[0].startswith(PREFIX)]
 
 
-def read_letter(key: bytes | None, value: bytes | None, headers: Iterable[Header] | None) -> DeadLetter | None:
-    """A letter, or the note that it was sent back (a letter without a reason); None for a message that is neither."""
-    theirs = tuple(header for header in headers or () if not header[0].startswith(PREFIX))
-    ours = {name: (text or b"").decode(errors="replace") for name, text in headers or () if name.startswith(PREFIX)}
-    try:
-        place = Place(ours[TOPIC], int(ours[PARTITION]), int(ours[OFFSET]))
-        at, size = datetime.fromisoformat(ours[AT]), int(ours.get(CUT, len(value or b"")))
-    except (KeyError, ValueError):
-        return None
-    replayed = at if REPLAYED in ours else None
-    return DeadLetter(place, ours.get(REASON, ""), ours.get(DETAIL, ""), at, key, value, size, theirs, replayed)
+def letters_of(messages: Iterable[tuple[Place, bytes | None, list[Header]]]) -> list[DeadLetter]:
+    """The letters of a topic, once for each message however often one was written, and when they were sent back.
 
-
-def settled(found: Sequence[DeadLetter]) -> list[DeadLetter]:
-    """Letters once for each message, in the order in which they came, with when each was sent back last."""
+    The messages come in their order. What is neither a letter nor a note is left out.
+    """
     letters: dict[Place, DeadLetter] = {}
-    for letter in found:
-        if letter.replayed is None:
-            letters[letter.place] = letter
-        elif letter.place in letters:
-            letters[letter.place] = replace(letters[letter.place], replayed=letter.replayed)
+    for lies, value, headers in messages:
+        said = {name: (text or b"").decode(errors="replace") for name, text in headers if name.startswith(PREFIX)}
+        try:
+            place = Place(said[TOPIC], int(said[PARTITION]), int(said[OFFSET]))
+            if REPLAYED not in said:
+                letters[place] = _letter(place, lies, value or b"", said)
+            elif place in letters:
+                letters[place] = replace(letters[place], replayed=datetime.fromisoformat(said[REPLAYED]))
+        except (KeyError, ValueError):
+            continue
     return list(letters.values())
+
+
+def _letter(place: Place, lies: Place, value: bytes, said: dict[str, str]) -> DeadLetter:
+    at, size = datetime.fromisoformat(said[AT]), int(said.get(CUT, len(value)))
+    return DeadLetter(place, lies, said[REASON], said.get(DETAIL, ""), at, size, value[:KEPT], CUT in said)
+
+
+def printable(text: str | bytes) -> str:
+    """A text that others wrote, as it can be shown: no control characters; of bytes, ASCII alone."""
+    if isinstance(text, bytes):
+        text = text.decode("ascii", "backslashreplace")
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

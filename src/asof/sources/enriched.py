@@ -16,6 +16,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from asof.errors import DataError
 from asof.records import EVENTS, FIRST_TIME, LAST_TIME, SANE_TIME
+from asof.sources.dead_letters import printable
 
 LARGEST = 1_048_576
 """Bytes of the largest message that is parsed: Kafka's own default limit, and some hundred times an event's size."""
@@ -116,7 +117,7 @@ class Refused(DataError):
     """A message that cannot be used: `reason` is a stable word, the text a sentence that is safe to show."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in detail[:SHOWN]))
+        super().__init__(printable(detail[:SHOWN]))
         self.reason = reason
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -19,13 +19,10 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from asof.config import ConfigError, Settings
 from asof.errors import AsofError, BrokerError
-
-if TYPE_CHECKING:
-    from structlog.typing import FilteringBoundLogger
+from asof.sources.dead_letters import Header
 
 Message = confluent_kafka.Message
 """A message as it was read."""
-Header = tuple[str, bytes | None]
 Properties = dict[str, Any]
 """What librdkafka takes: texts, numbers, switches and callbacks."""
 
@@ -100,6 +97,22 @@ def _milliseconds(time: str) -> int:
     return int(datetime.fromisoformat(time).timestamp() * 1_000)
 
 
+class Log(Protocol):
+    """Where to say what happens: structlog's loggers, and any like them."""
+
+    def info(self, event: str, **facts: object) -> object:
+        """What is as it should be."""
+        ...
+
+    def warning(self, event: str, **facts: object) -> object:
+        """What may pass by itself."""
+        ...
+
+    def error(self, event: str, **facts: object) -> object:
+        """What somebody should look at."""
+        ...
+
+
 class Partition(NamedTuple):
     """A partition of a topic."""
 
@@ -129,7 +142,7 @@ def headers_of(message: Message) -> list[Header]:
 class Brokers:
     """The brokers that the settings name. Raises `ConfigError` for settings that librdkafka does not take."""
 
-    def __init__(self, settings: Settings, log: FilteringBoundLogger) -> None:
+    def __init__(self, settings: Settings, log: Log) -> None:
         self.servers = settings.kafka_bootstrap_servers
         self._log = log
         self._said: KafkaError | None = None

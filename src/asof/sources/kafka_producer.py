@@ -8,7 +8,8 @@ from typing import NamedTuple
 import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException
 
-from asof.sources.kafka import PRODUCER, PRODUCER_DEFAULTS, Brokers, Header, Message
+from asof.sources.dead_letters import Header
+from asof.sources.kafka import PRODUCER, PRODUCER_DEFAULTS, Brokers, Message
 
 FULL_SECONDS = 0.1
 """How long to wait for room where too much waits to be sent."""
