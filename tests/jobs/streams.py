@@ -54,10 +54,11 @@ def stored(store: Store) -> list[Key]:
     return [(str(row["instrument_id"]), str(row["event_id"])) for row in rows_in(store, EVENTS_TABLE)]
 
 
-def settings_of(kafka: Kafka, topic: str, **more: object) -> Settings:
+def settings_of(broker: Kafka, topic: str, **more: object) -> Settings:
     """The settings of a consumer, with a dead-letter topic and a group of its own."""
-    ours = {"kafka_bootstrap_servers": kafka.bootstrap, "enriched_topic": topic, "dead_letter_topic": f"{topic}.dlq", "kafka_group": topic}
-    return Settings(**(ours | {"kafka": QUICK} | more))  # type: ignore[arg-type]  # pydantic reads them
+    ours = {"kafka_bootstrap_servers": broker.bootstrap, "enriched_topic": topic, "dead_letter_topic": f"{topic}.dlq", "kafka_group": topic}
+    properties = QUICK | more.pop("kafka", {})  # type: ignore[operator]  # a dictionary
+    return Settings(**(ours | {"kafka": properties} | more))  # type: ignore[arg-type]  # pydantic reads them
 
 
 class Lines:

@@ -93,8 +93,9 @@ class Kafka:
     numbers: Iterator[int] = field(default_factory=count)
 
     def __post_init__(self) -> None:
-        self.admin = AdminClient({"bootstrap.servers": self.bootstrap})
-        self.producer = confluent_kafka.Producer({"bootstrap.servers": self.bootstrap, "linger.ms": 5, "message.max.bytes": 50_000_000})
+        quiet = {"bootstrap.servers": self.bootstrap, "log_level": 0}
+        self.admin = AdminClient(quiet)
+        self.producer = confluent_kafka.Producer(quiet | {"linger.ms": 5, "message.max.bytes": 50_000_000})
 
     def name(self) -> str:
         """A name that no topic and no group has."""

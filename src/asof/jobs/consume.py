@@ -194,6 +194,8 @@ class Consumption:
         reached = {p: self._positions[p] if p in held else offset for p, offset in consumer.reached.items()}
         try:
             ends = self._brokers.offsets(reached, "latest")
+            if not reached:
+                self._brokers.topics()  # they answer, though nothing is ours
             consumer.tell({partition: self._positions[partition] for partition in reached})
         except BrokerError as error:
             self._metrics.broker_up.set(0)

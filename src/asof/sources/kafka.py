@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
 import confluent_kafka
@@ -73,7 +75,7 @@ WRONG_SETTING = {
     KafkaError._INVALID_ARG: "correct it in the environment or asof.toml",
 }
 """The errors that no waiting mends, and what does."""
-UNREACHED = "is the broker running, and is KAFKA_BOOTSTRAP_SERVERS right?"
+UNREACHED = "is the broker running, and are KAFKA_BOOTSTRAP_SERVERS and KAFKA_SECURITY_PROTOCOL right?"
 DENIED = "let who runs the broker allow it to this user"
 MENDS = {
     KafkaError._TRANSPORT: UNREACHED,
@@ -91,10 +93,7 @@ ASK_SECONDS = 5.0
 """How long to wait for a broker's answer."""
 _library_log = logging.getLogger("asof.librdkafka")
 _library_log.addHandler(logging.NullHandler())
-
-
-def _milliseconds(time: str) -> int:
-    return int(datetime.fromisoformat(time).timestamp() * 1_000)
+_library_log.addFilter(lambda record: "CONFWARN" not in record.getMessage())  # consumers are given producers' properties, and they theirs
 
 
 class Log(Protocol):
@@ -178,20 +177,24 @@ class Brokers:
 
     def topics(self) -> dict[str, list[Partition]]:
         """The topics and their partitions. Raises `BrokerError` where no broker answers."""
-        try:
-            with self.errors("cannot be asked for its topics"):
-                found = self._admin.list_topics(timeout=ASK_SECONDS).topics
-        except BrokerError:
-            self._admin.poll(0)  # what it said meanwhile
-            if self._said is None:
-                raise
-            raise self.error(self._said, "cannot be reached") from None
+        self._said, until = None, time.monotonic() + ASK_SECONDS
+        found = None
+        while found is None:
+            try:
+                found = self._admin.list_topics(timeout=1).topics
+            except KafkaException as error:
+                self._admin.poll(0)  # what was said meanwhile
+                if self._said is not None or time.monotonic() > until:
+                    raise self.error(error.args[0], "cannot be reached") from error
         return {name: [Partition(name, number) for number in topic.partitions] for name, topic in found.items()}
 
     def offsets(self, partitions: Iterable[Partition], of: str) -> dict[Partition, int]:
         """The `earliest` or `latest` offsets of partitions, or the first ones since a time: the latest, where nothing is since."""
-        spec = {"earliest": OffsetSpec.earliest, "latest": OffsetSpec.latest}.get(of, lambda: OffsetSpec.for_timestamp(_milliseconds(of)))
-        asked = {partition.at(): spec() for partition in partitions}  # type: ignore[no-untyped-call]  # all there is has no types
+        if of in ("earliest", "latest"):
+            spec = OffsetSpec.earliest() if of == "earliest" else OffsetSpec.latest()
+        else:
+            spec = OffsetSpec.for_timestamp(int(datetime.fromisoformat(of).timestamp() * 1_000))
+        asked = {partition.at(): spec for partition in partitions}
         if not asked:
             return {}
         with self.errors("cannot be asked for offsets"):
@@ -225,6 +228,8 @@ def _given(settings: Settings) -> Properties:
         said[name] = secret.get_secret_value()
     for name, setting in SETTINGS.items():
         value = getattr(settings, setting)
+        if isinstance(value, Path) and not value.is_file():
+            raise ConfigError(f"setting {setting}: there is no file {value}")
         if value is not None:
             said[name] = value.get_secret_value() if name == "sasl.password" else str(value)
     return said
