@@ -21,7 +21,7 @@ from asof.stores.postgres_migrations import Policies, migrate
 from tests.jobs.streams import QUICK, Running, eventually, keys, message, running, settings_of, stored
 from tests.processes import finish, start
 from tests.servers import kafka as brokers
-from tests.servers.kafka import Kafka, missing
+from tests.servers.kafka import Kafka
 from tests.servers.postgres import Postgres, private
 
 pytestmark = pytest.mark.slow
@@ -80,7 +80,7 @@ def all_there(store: PostgresStore, stream: Stream, kafka: Kafka, topic: str) ->
 
 
 def test_connections_that_the_database_ends_lose_nothing(kafka: Kafka, postgres: Postgres) -> None:
-    topic, url = kafka.topic(3), postgres.database()
+    topic, url = kafka.topic(), postgres.database()
     with PostgresStore(url) as store, running(settings_of(kafka, topic), store) as consumer:
         with streaming(kafka, topic) as stream:
             for _ in range(6):
@@ -96,7 +96,7 @@ def test_a_database_that_is_started_again_in_the_middle_loses_nothing(kafka: Kaf
         assert server.cluster is not None
         url = server.of("postgres")
         migrate(url, Policies())
-        topic = kafka.topic(3)
+        topic = kafka.topic()
         with PostgresStore(url) as store, running(settings_of(kafka, topic), store) as consumer:
             with streaming(kafka, topic) as stream:
                 for mode in ("fast", "immediate"):
@@ -116,7 +116,7 @@ def test_a_database_that_is_started_again_in_the_middle_loses_nothing(kafka: Kaf
 
 
 def test_a_slow_database_pauses_the_reading_and_memory_stays_bounded(kafka: Kafka, postgres: Postgres) -> None:
-    topic, url = kafka.topic(3), postgres.database()
+    topic, url = kafka.topic(), postgres.database()
     kafka.write(topic, *(message(n, quality_flags=["x" * 100_000]) for n in range(1_000)))  # 100 MB
     with PostgresStore(url) as store, psycopg.connect(url) as other:
         other.execute("LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
@@ -138,7 +138,7 @@ def resident() -> int:
 
 
 def test_a_broker_that_is_started_again_or_killed_in_the_middle_loses_nothing(own_kafka: Kafka, postgres: Postgres) -> None:
-    topic, url = own_kafka.topic(3), postgres.database()
+    topic, url = own_kafka.topic(), postgres.database()
     assert own_kafka.server is not None
     with PostgresStore(url) as store, running(settings_of(own_kafka, topic), store) as consumer:
         with streaming(own_kafka, topic) as stream:
@@ -154,8 +154,7 @@ def test_a_broker_that_is_started_again_or_killed_in_the_middle_loses_nothing(ow
 
 
 def test_dead_letters_that_the_brokers_do_not_take_are_waited_for(kafka: Kafka, postgres: Postgres) -> None:
-    if not kafka.real:
-        pytest.skip(f"the mock cluster makes topics its own way; {missing()}")
+    kafka.needs_real("the mock cluster makes topics its own way")
     topic, url = kafka.topic(1), postgres.database()
     kafka.write(topic, message(1), b"junk", message(2))
     with PostgresStore(url) as store, running(settings_of(kafka, topic, kafka={"message.timeout.ms": "300"}), store) as consumer:
@@ -196,7 +195,7 @@ def process(kafka: Kafka, topic: str, url: str, folder: Path) -> subprocess.Pope
 def test_a_consumer_that_is_killed_at_any_moments_loses_nothing_and_doubles_nothing(
     kafka: Kafka, postgres: Postgres, tmp_path: Path, seed: int
 ) -> None:
-    topic, url, moments = kafka.topic(3), postgres.database(), random.Random(seed)  # noqa: S311  # no secret
+    topic, url, moments = kafka.topic(), postgres.database(), random.Random(seed)  # noqa: S311  # no secret
     with PostgresStore(url) as store:
         with streaming(kafka, topic) as stream:
             for _ in range(5):

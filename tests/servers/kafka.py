@@ -80,6 +80,10 @@ _outliving: list[object] = []
 """Processes that may still be there when this one ends."""
 
 
+MOCK_PARTITIONS = 4
+"""The partitions of every topic of a mock cluster."""
+
+
 @dataclass
 class Kafka:
     """A broker, and what tests ask of it. `server` is there where it is a process of ours."""
@@ -101,15 +105,22 @@ class Kafka:
         """A name that no topic and no group has."""
         return f"asof-test-{os.getpid()}-{next(self.numbers)}-{time.time_ns()}"
 
-    def topic(self, partitions: int = 2, **config: str) -> str:
-        """A new topic. The mock cluster makes it when it is asked for."""
+    def topic(self, partitions: int = MOCK_PARTITIONS, **config: str) -> str:
+        """A new topic. The mock cluster makes one, and one for its dead letters, when it is asked for it."""
         name = self.name()
         if not self.real:
-            self.admin.list_topics(name, timeout=10)
+            self.needs_real("topics of the mock cluster are all alike", partitions != MOCK_PARTITIONS or config)
+            for made in (name, f"{name}.dlq"):
+                self.admin.list_topics(made, timeout=10)
             return name
         options = {key.replace("_", "."): value for key, value in config.items()}
         self.admin.create_topics([NewTopic(name, partitions, config=options)])[name].result()
         return name
+
+    def needs_real(self, why: str, so: object = True) -> None:
+        """Skip a test where it needs a real broker and there is none."""
+        if so and not self.real:
+            pytest.skip(f"{why}; {missing()}")
 
     def write(self, topic: str, *values: bytes | None, key: bytes | None = None, **options: object) -> None:
         """Write messages, and wait until the broker has them."""
