@@ -64,6 +64,7 @@ KINDS = {
     float: "number",
     Path | None: "path",
     SecretStr | None: "text, kept secret",
+    dict[str, SecretStr]: "table of text, kept secret",
     tuple[str, ...]: "list of text",
     dict[str, str]: "table of text",
 }

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.crashes import Work, make_work
+from tests.servers.kafka import kafka
 from tests.servers.postgres import postgres
 
-__all__ = ["postgres", "shared_data", "work"]
+__all__ = ["kafka", "postgres", "shared_data", "work"]
 
 settings.register_profile("quick", max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", parent=settings.get_profile("quick"), max_examples=400)

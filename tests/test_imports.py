@@ -52,8 +52,9 @@ FORBIDDEN = {
 """What each layer must not import."""
 
 HOMES = {
-    "exchange_calendars": "asof.calendars",
+    "confluent_kafka": "asof.sources.kafka",
     "duckdb": "asof.stores.duckdb",
+    "exchange_calendars": "asof.calendars",
     "numba": "asof.engine",
     "psycopg": "asof.stores.postgres",
     "rich": "asof.cli",
@@ -64,6 +65,8 @@ HOMES = {
 INSIDE_FUNCTIONS = {
     ("asof.calendars", "exchange_calendars"): "an extra, and slow to load",
     ("asof.cli", "asof.cli.app"): "Typer and Rich load only when the command runs",
+    ("asof.cli.dlq", "asof.jobs.dead_letters"): "confluent-kafka is an extra that only dead letters and the service need",
+    ("asof.cli.dlq", "asof.sources.kafka"): "likewise",
     ("asof.cli.demo", "asof.cli.picture"): "matplotlib is an extra that only the demo's picture needs",
     ("asof.features.expression", "asof.features.text"): "an expression prints itself, and the text form is built on expressions",
     ("asof.stores.urls", "asof.stores.postgres"): "psycopg is an extra that only a PostgreSQL store needs",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
@@ -22,7 +24,39 @@ _AGE = r"^(off|[1-9][0-9]{0,4}[hd])$"
 
 def _split(value: object) -> object:
     """`AAPL, MSFT` as its parts; in asof.toml a list may be written as a list."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    return _listed(value) if isinstance(value, str) else value
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _start(value: str) -> str:
+    """`earliest`, `latest`, or a time with its zone."""
+    if value not in ("earliest", "latest"):
+        try:
+            naive = datetime.fromisoformat(value).tzinfo is None
+        except ValueError:
+            raise ValueError("it is earliest, latest or a time, such as 2024-06-01T00:00:00Z") from None
+        if naive:
+            raise ValueError("the time has no zone: write 2024-06-01T00:00:00Z for UTC")
+    return value
+
+
+def _properties(value: object) -> object:
+    """`a.b=1,c=2` in the environment; in asof.toml a table, where `a.b = 1` is a table in a table."""
+    if isinstance(value, str):
+        parts = [part.partition("=") for part in _listed(value)]
+        return {name.strip(): text.strip() for name, _, text in parts}
+    return dict(_flat(value)) if isinstance(value, dict) else value
+
+
+def _flat(table: dict[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, str(value).lower() if isinstance(value, bool | int | float) else value
 
 
 def _checked(timeframes: tuple[str, ...]) -> tuple[str, ...]:
@@ -40,6 +74,7 @@ def _calendars(value: object) -> object:
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Properties = Annotated[dict[str, SecretStr], NoDecode, BeforeValidator(_properties)]
 Timeframes = Annotated[tuple[str, ...], NoDecode, AfterValidator(_checked), BeforeValidator(_split)]
 
 
@@ -122,6 +157,37 @@ class Settings(BaseSettings):
     )
     enriched_topic: str = Field("events.enriched.v1", validation_alias="ENRICHED_TOPIC", description="Topic of enriched events")
     dead_letter_topic: str = Field("features.dlq.v1", validation_alias="FEATURE_DLQ_TOPIC", description="Topic of unusable messages")
+    kafka_group: str = Field(
+        "feature-store", min_length=1, validation_alias="KAFKA_GROUP", description="Consumer group, whose members share the partitions"
+    )
+    kafka_start: Annotated[str, AfterValidator(_start)] = Field(
+        "earliest",
+        validation_alias="KAFKA_START",
+        description="Where a partition begins that the store has no position of: `earliest`, `latest`, or a time with its zone",
+    )
+    kafka_security_protocol: str = Field(
+        "PLAINTEXT",
+        pattern=r"^(PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)$",
+        validation_alias="KAFKA_SECURITY_PROTOCOL",
+        description="`PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`",
+    )
+    kafka_sasl_mechanism: str | None = Field(
+        None, validation_alias="KAFKA_SASL_MECHANISM", description="`PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512` or another of librdkafka's"
+    )
+    kafka_sasl_username: str | None = Field(None, validation_alias="KAFKA_SASL_USERNAME", description="Who logs in to the brokers")
+    kafka_sasl_password: SecretStr | None = Field(None, validation_alias="KAFKA_SASL_PASSWORD", description="Their password")
+    kafka_ssl_ca: Path | None = Field(
+        None, validation_alias="KAFKA_SSL_CA", description="File of the authorities that brokers' certificates are held to"
+    )
+    kafka_ssl_certificate: Path | None = Field(
+        None, validation_alias="KAFKA_SSL_CERTIFICATE", description="Our certificate, for brokers that ask for one"
+    )
+    kafka_ssl_key: Path | None = Field(None, validation_alias="KAFKA_SSL_KEY", description="Its key")
+    kafka: Properties = Field(
+        {},
+        validation_alias="KAFKA_PROPERTIES",
+        description="Any other property of librdkafka: a table `[kafka]` in asof.toml, `name=value,name=value` in the environment",
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -173,5 +239,6 @@ def load_settings() -> Settings:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
         hint = did_you_mean(name, list(Settings.model_fields)) if first["type"] == "extra_forbidden" else ""
-        given = "what is given" if "password" in name else repr(first["input"])
+        secret = any(word in name.lower() for word in ("password", "kafka.", "properties")) or name == "kafka"
+        given = "what is given" if secret else repr(first["input"])
         raise ConfigError(f"setting {name}: {first['msg']}{hint}, not {given}") from None

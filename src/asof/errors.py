@@ -35,6 +35,20 @@ class StoreError(AsofError):
     exit_code = 5
 
 
+class RowsRefused(StoreError):
+    """Rows that a store refuses for what they hold: to write them again is of no use."""
+
+
+class Overtaken(StoreError):
+    """A position that is not where its reader left it: another reader of the same has moved it."""
+
+
+class BrokerError(AsofError):
+    """A broker that cannot be reached, or that refuses what it is asked."""
+
+    exit_code = 8
+
+
 class NotFound(AsofError):
     """A feature set, instrument or table that is not there."""
 

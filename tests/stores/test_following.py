@@ -6,9 +6,23 @@ from datetime import datetime
 
 import pytest
 
-from asof.errors import NotFound, StoreError
+from asof.errors import NotFound, Overtaken, StoreError
 from asof.stores.store import BARS_TABLE, EVENTS_TABLE, FOLLOWING, Store
-from tests.stores.rows import MINI, NOON, VECTORS_TABLE, bar, bars_of, event, events_of, later, minute, streamed, vector, vectors_of
+from tests.stores.rows import (
+    MINI,
+    NOON,
+    VECTORS_TABLE,
+    bar,
+    bars_of,
+    event,
+    events_of,
+    later,
+    minute,
+    rows_in,
+    streamed,
+    vector,
+    vectors_of,
+)
 
 Change = tuple[str, str, str | None, datetime]
 
@@ -119,3 +133,24 @@ def test_positions_are_kept_with_the_rows_that_they_belong_to_or_not_at_all(stor
         raise StoreError("broken")
     assert store.positions("kafka/news/") == {"kafka/news/0": "17", "kafka/news/1": "4"}
     assert store.positions("kafka/other/") == {}
+
+
+def test_a_position_moves_from_where_its_reader_knows_it_to_be_and_from_nowhere_else(store: Store) -> None:
+    store.move({"kafka/news/0": "5"}, since={})
+    store.move({"kafka/news/0": "9"}, since={"kafka/news/0": "5"})
+    store.move({"kafka/news/0": "2"}, since={"kafka/news/0": "9"})  # back, where its reader has a reason to
+    for since in ({}, {"kafka/news/0": "9"}, {"kafka/news/00": "2"}):
+        with pytest.raises(Overtaken, match="another reader has moved kafka/news/0"):
+            store.move({"kafka/news/0": "7"}, since=since)
+    with pytest.raises(Overtaken):
+        store.move({"kafka/news/1": "7"}, since={"kafka/news/1": "5"})
+    assert store.positions("kafka/") == {"kafka/news/0": "2"}
+
+
+def test_who_was_overtaken_leaves_no_rows(store: Store) -> None:
+    store.move({"kafka/news/0": "5", "kafka/news/1": "5"})
+    with pytest.raises(Overtaken), store.transaction():  # noqa: PT012  # what fails is the transaction
+        store.upsert(EVENTS_TABLE, events_of(event("x", 1)), NOON)
+        store.move({"kafka/news/0": "6", "kafka/news/1": "6"}, since={"kafka/news/0": "5", "kafka/news/1": "4"})
+    assert store.positions("kafka/") == {"kafka/news/0": "5", "kafka/news/1": "5"}
+    assert rows_in(store, EVENTS_TABLE) == []

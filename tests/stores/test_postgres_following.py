@@ -10,6 +10,7 @@ from datetime import datetime
 import psycopg
 import pytest
 
+from asof.errors import Overtaken
 from asof.stores.postgres import PostgresStore
 from asof.stores.store import BARS_TABLE, FOLLOWING
 from tests.servers.postgres import Postgres
@@ -109,3 +110,29 @@ def test_changes_that_all_followers_have_seen_are_dropped(store: PostgresStore, 
         assert kept() == 1
         store.move({FOLLOWING + "late": store.changes("late")[1]})
         assert kept() == 0
+
+
+def test_of_two_readers_that_move_a_position_at_once_one_is_overtaken(store: PostgresStore) -> None:
+    store.move({"kafka/news/0": "5"})
+    ends: list[str] = []
+
+    def reader(to: str, began: threading.Event, go_on: threading.Event) -> None:
+        try:
+            with store.transaction():
+                began.set()
+                store.move({"kafka/news/0": to}, since={"kafka/news/0": "5"})
+                go_on.wait(10)
+        except Overtaken:
+            ends.append(f"{to} was overtaken")
+
+    go_on, began = threading.Event(), (threading.Event(), threading.Event())
+    readers = [threading.Thread(target=reader, args=(to, began[n], go_on)) for n, to in enumerate("67")]
+    for thread, has_begun in zip(readers, began, strict=True):
+        thread.start()
+        assert has_begun.wait(10)
+        time.sleep(0.2)
+    go_on.set()
+    for thread in readers:
+        thread.join(10)
+    assert ends == ["7 was overtaken"]
+    assert store.positions("kafka/") == {"kafka/news/0": "6"}

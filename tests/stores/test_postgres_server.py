@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from asof.errors import StoreError
+from asof.errors import RowsRefused, StoreError
 from asof.stores.postgres import PostgresStore
 from asof.stores.postgres_migrations import Policies, migrate
-from asof.stores.store import BARS_TABLE, Changes, Selection
+from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Changes, Selection
 from tests.processes import finish, python
 from tests.servers.postgres import Postgres
 from tests.stores.rows import (
@@ -25,6 +25,8 @@ from tests.stores.rows import (
     bar,
     bars_of,
     closes,
+    event,
+    events_of,
     later,
     minute,
     rows_in,
@@ -390,3 +392,15 @@ def test_where_the_server_has_timescaledb_vectors_and_our_bars_are_hypertables_w
     assert len(postgres.run(jobs, url)) == 4
     migrate(url, Policies())
     assert postgres.run(jobs, url) == []
+
+
+def test_rows_that_are_refused_for_what_they_hold_are_told_from_a_server_that_is_away(postgres: Postgres) -> None:
+    url = postgres.database()
+    postgres.run("ALTER TABLE events ADD CHECK (score < 0.9)", url)
+    with PostgresStore(url) as store:
+        with pytest.raises(RowsRefused, match="violates check constraint"):
+            store.upsert(EVENTS_TABLE, events_of(event("x", 1, score=0.95)), NOON)
+        postgres.run("ALTER TABLE events RENAME TO elsewhere", url)
+        with pytest.raises(StoreError) as away:
+            store.upsert(EVENTS_TABLE, events_of(event("x", 1)), NOON)
+        assert not isinstance(away.value, RowsRefused)

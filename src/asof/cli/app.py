@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from asof import __version__
-from asof.cli import apply, backfill, demo, doctor, explain, get, ingest, init, join, migrate, plan, verify
+from asof.cli import apply, backfill, demo, dlq, doctor, explain, get, ingest, init, join, migrate, plan, verify
 from asof.cli.console import err
 from asof.cli.interrupts import noticed, watching
 from asof.errors import AsofError
@@ -40,11 +40,12 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": doctor.doctor,
     "demo": demo.demo,
 }
-"""Every command, beside the group `ingest`."""
+"""Every command, beside the groups `ingest` and `dlq`."""
 
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)
 app.add_typer(ingest.app, name="ingest")
+app.add_typer(dlq.app, name="dlq")
 
 
 def _version(value: bool) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from asof.errors import NotFound, StoreError
+from asof.errors import NotFound, Overtaken, RowsRefused, StoreError
 from asof.features.feature_set import FeatureSet
 from asof.records import BARS, QUALITY_LOG, QUARANTINE
 from asof.stores import duckdb_writing as writing
@@ -173,6 +173,8 @@ class DuckDBStore:
             yield
         except duckdb.CatalogException as error:
             raise StoreError(f"{self.url}: {str(error).splitlines()[0]}; run asof apply") from error
+        except (duckdb.DataError, duckdb.IntegrityError) as error:
+            raise RowsRefused(message(self.url, str(error))) from error
         except duckdb.Error as error:
             raise StoreError(message(self.url, str(error))) from error
         except RuntimeError as error:
@@ -334,10 +336,12 @@ class DuckDBStore:
             found = rows_of(self._connection, "SELECT name, position FROM positions WHERE starts_with(name, ?) ORDER BY name", [prefix])
         return {str(name): str(position) for name, position in found}
 
-    def move(self, positions: Mapping[str, str]) -> None:
+    def move(self, positions: Mapping[str, str], since: Mapping[str, str] | None = None) -> None:
         """See `Store.move`."""
         with self.transaction():
             for name, position in positions.items():
+                if since is not None and self.positions(name).get(name) != since.get(name):
+                    raise Overtaken(f"{self.url}: another reader has moved {name}")
                 self._connection.execute("INSERT OR REPLACE INTO positions VALUES (?, ?, ?)", [name, position, datetime.now(UTC)])
             if any(name.startswith(FOLLOWING) for name in positions):
                 self._connection.execute(_PRUNE, [FOLLOWING])

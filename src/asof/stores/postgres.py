@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import ClientCursor, errors
 
-from asof.errors import NotFound, StoreError
+from asof.errors import NotFound, Overtaken, StoreError
 from asof.features.feature_set import FeatureSet
 from asof.records import QUALITY_LOG, QUARANTINE, UTC
 from asof.stores import postgres_writing as writing
@@ -126,10 +126,9 @@ WHERE xact >= pg_snapshot_xmin(?::pg_snapshot) AND pg_visible_in_snapshot(xact, 
 ORDER BY kind, instrument_id COLLATE "C", timeframe, time
 """
 """What is visible in a newer snapshot and was not in an older one: a transaction that commits late is not missed, as by a clock."""
-MOVE_SQL = """
-INSERT INTO positions (name, position) VALUES (%s, %s)
-ON CONFLICT (name) DO UPDATE SET position = excluded.position, moved_at = clock_timestamp()
-"""
+MOVE_FIRST_SQL = "INSERT INTO positions (name, position) VALUES (%s, %s)"
+MOVE_ON_SQL = "UPDATE positions SET position = %s, moved_at = clock_timestamp() WHERE name = %s AND position = %s"
+MOVE_SQL = f"{MOVE_FIRST_SQL} ON CONFLICT (name) DO UPDATE SET position = excluded.position, moved_at = clock_timestamp()"
 PRUNE_SQL = """
 DELETE FROM changes WHERE xact < (
     SELECT min(pg_snapshot_xmin(nullif(position, '')::pg_snapshot)::text::numeric)::text::xid8
@@ -340,13 +339,21 @@ class PostgresStore:
             found = connection.execute("SELECT name, position FROM positions WHERE starts_with(name, %s) ORDER BY name", [prefix])
             return {str(name): str(position) for name, position in found}
 
-    def move(self, positions: Mapping[str, str]) -> None:
-        """See `Store.move`."""
+    def move(self, positions: Mapping[str, str], since: Mapping[str, str] | None = None) -> None:
+        """See `Store.move`. Of two readers that move the same position, the second waits for what becomes of the first."""
         with self._writing() as connection:
-            for name, position in positions.items():
-                connection.execute(MOVE_SQL, [name, position])
+            for name, position in sorted(positions.items()):
+                if since is None:
+                    connection.execute(MOVE_SQL, [name, position])
+                elif not self._moved(connection, name, position, since.get(name)):
+                    raise Overtaken(f"{self.url}: another reader has moved {name}")
             if any(name.startswith(FOLLOWING) for name in positions):
                 connection.execute(PRUNE_SQL.encode())
+
+    def _moved(self, connection: Connection, name: str, position: str, since: str | None) -> bool:
+        if since is None:
+            return connection.execute(f"{MOVE_FIRST_SQL} ON CONFLICT DO NOTHING", [name, position]).rowcount == 1
+        return connection.execute(MOVE_ON_SQL, [position, name, since]).rowcount == 1
 
     def refresh(self) -> None:
         """See `Store.refresh`: the view of the newest vectors."""

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from asof.errors import StoreError
+from asof.errors import RowsRefused, StoreError
 from asof.records import UTC
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
@@ -109,7 +109,7 @@ def _text_fields(column: pa.Array, there: Bools) -> _Fields:
     starts, lengths = ends[:-1], np.where(there, np.diff(ends), 0)
     text = np.frombuffer(data or b"", np.uint8)
     if not text[ends[0] : ends[-1]].all():
-        raise StoreError("a text holds the character NUL, which no text in PostgreSQL can")
+        raise RowsRefused("a text holds the character NUL, which no text in PostgreSQL can")
 
     def write(out: Bytes, at: Ints) -> None:
         _put(out, at, np.where(there, lengths, -1).astype(">i4"))

@@ -11,7 +11,7 @@ import psycopg
 from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from asof.errors import StoreError
+from asof.errors import RowsRefused, StoreError
 
 Connection = psycopg.Connection[tuple[object, ...]]
 
@@ -84,7 +84,8 @@ class Server:
         except psycopg.Error as error:
             if isinstance(error, psycopg.OperationalError):
                 self.close()  # where one connection is lost, those that are not in use are, too
-            raise StoreError(_message(self.url, error)) from error
+            kind = RowsRefused if isinstance(error, (psycopg.DataError, psycopg.IntegrityError)) else StoreError
+            raise kind(_message(self.url, error)) from error
 
     def close(self) -> None:
         """Close the connections that are not in use."""

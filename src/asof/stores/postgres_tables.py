@@ -101,19 +101,23 @@ class Layout:
             f" SELECT {', '.join(map(self.staged_value, names))}{', ?::timestamptz' * len(self.given)} FROM {self.staged} s"
         )
 
-    def merge(self, there: str) -> str:
+    def merge(self, there: str | None) -> str:
         """Inserts the staged rows that are new, updates those that differ, and tells how many of each.
 
-        Those that are the same are left out by comparing with the rows `there`; they cost no write. What another process does meanwhile
-        is met row by row: `ON CONFLICT` waits for it and compares again. All go in the order of their keys, so that no two processes
-        wait for each other.
+        Those that are the same are left out by comparing with the rows `there`, and without it with each one's own, looked up by its key
+        (the planner is not asked: it would rather scan a large table for a few rows); they cost no write. What another process does
+        meanwhile is met row by row: `ON CONFLICT` waits for it and compares again. All go in the order of their keys, so that no two
+        processes wait for each other.
         """
         match = " AND ".join(f"s.{quoted(c)} = m.{quoted(c)}" for c in self.stored.key)
+        known = (
+            f"{self.name} m ON {match} AND {there}" if there else f"LATERAL (SELECT * FROM {self.name} m WHERE {match} LIMIT 1) m ON true"
+        )
         rest = [name for name in self.stored.schema.names if name not in self.stored.key]
         updates = [f"{quoted(c)} = {self.merged(c, 'excluded')}" for c in rest]
         updates += [f"{quoted(c)} = excluded.{quoted(c)}" for c in self.given[:-1]]
         return (
-            f"WITH written AS ({self.insert()} LEFT JOIN {self.name} m ON {match} AND {there}"
+            f"WITH written AS ({self.insert()} LEFT JOIN {known}"
             f" WHERE m.instrument_id IS NULL OR {self.changed('s')} ORDER BY {self.order()}"
             f" ON CONFLICT ({listed(self.stored.key)}) DO UPDATE SET {', '.join(updates)},"
             " known_from = greatest(excluded.known_from, m.known_from + INTERVAL '1 microsecond')"

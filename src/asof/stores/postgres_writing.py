@@ -23,7 +23,7 @@ from asof.stores.statements import clashing, listed, quoted, settled
 from asof.stores.store import Changes
 
 ANALYZED_ROWS = 10_000
-"""From how many staged rows on the planner should know what they are like."""
+"""From how many staged rows on the planner should know what they are like; fewer are each looked up by their key."""
 
 
 def upsert_table(connection: Connection, layout: Layout, records: pa.Table, known_at: datetime) -> Changes:
@@ -122,9 +122,9 @@ def _went_through(connection: Connection, write: Callable[[], object]) -> bool:
 
 
 def _merge(connection: Connection, layout: Layout, extent: Extent, known_at: datetime, staged: int) -> Changes:
-    if staged >= ANALYZED_ROWS:
+    there, parameters = extent.condition() if staged >= ANALYZED_ROWS else (None, [])
+    if there:
         connection.execute(query(f"ANALYZE {layout.staged}"))
-    there, parameters = extent.condition()
     counts = connection.execute(query(layout.merge(there)), [known_at] * len(layout.given) + parameters).fetchone()
     assert counts is not None
     inserted, corrected = counts

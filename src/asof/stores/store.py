@@ -172,8 +172,11 @@ class Store(Protocol):
         """How far readers whose names begin so have come in what they read."""
         ...
 
-    def move(self, positions: Mapping[str, str]) -> None:
-        """Keep how far readers have come, in the transaction that this thread is in: with the rows that they made, or not at all."""
+    def move(self, positions: Mapping[str, str], since: Mapping[str, str] | None = None) -> None:
+        """Keep how far readers have come, in the transaction that this thread is in: with the rows that they made, or not at all.
+
+        With `since`, only from there: raises `Overtaken` where one of them is elsewhere by now, or is there though `since` lacks it.
+        """
         ...
 
     def refresh(self) -> None:
