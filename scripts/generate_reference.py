@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Protocol, get_args
 
 import typer.main
 from pydantic import SecretStr
@@ -248,7 +248,7 @@ def settings() -> str:
     rows = []
     for name, field in Settings.model_fields.items():
         variable = field.validation_alias
-        kind = KINDS[field.annotation]
+        kind = kind_of(field.annotation)
         bounds = ", ".join(filter(None, map(bound, field.metadata)))
         default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
         shown = "" if default in (None, "") else code(str(default))
@@ -263,6 +263,11 @@ def settings() -> str:
         )
         + "\n"
     )
+
+
+def kind_of(annotation: object) -> str:
+    """The type of a setting in words; the words themselves where it is one of some."""
+    return KINDS[annotation] if annotation in KINDS else f"one of {', '.join(code(word) for word in get_args(annotation))}"
 
 
 def bound(limit: object) -> str:

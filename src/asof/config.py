@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import quote
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
@@ -22,6 +22,10 @@ _AGE = r"^(off|[1-9][0-9]{0,4}[hd])$"
 def _split(value: object) -> object:
     """`AAPL, MSFT` as its parts; in asof.toml a list may be written as a list."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
 
 
 def _checked(timeframes: tuple[str, ...]) -> tuple[str, ...]:
@@ -98,6 +102,13 @@ class Settings(BaseSettings):
     )
     health_host: str = Field("127.0.0.1", validation_alias="HEALTH_HOST", description="Address of `/health` and `/metrics`")
     health_port: int = Field(8000, ge=0, le=65_535, validation_alias="HEALTH_PORT", description="Their port; 0 for any that is free")
+
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+        "info", validation_alias="LOG_LEVEL", description="What the service logs: this, and what is worse"
+    )
+    log_format: Annotated[Literal["auto", "json", "text"], BeforeValidator(_lower)] = Field(
+        "auto", validation_alias="LOG_FORMAT", description="Logs as JSON lines or to be read; `auto` is to be read on a terminal alone"
+    )
 
     kafka_bootstrap_servers: str = Field(
         "redpanda:29092", validation_alias="KAFKA_BOOTSTRAP_SERVERS", description="Brokers of the events; empty for none"
