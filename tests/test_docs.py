@@ -25,6 +25,7 @@ from asof.cli.app import COMMANDS, ingest
 from asof.config import ConfigError, Settings
 from asof.features.library import SHIPPED
 from asof.operators import OPERATORS
+from asof.telemetry import Metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -119,7 +120,7 @@ def test_a_stale_reference_page_would_be_seen(tmp_path):
     copy.write_text(read(SCRIPT))
     stale = run([sys.executable, str(copy), "--check"])
     assert stale.returncode == 1
-    assert "4 of 4 reference pages are stale" in stale.stdout
+    assert "5 of 5 reference pages are stale" in stale.stdout
 
 
 def test_every_command_and_its_options_are_in_the_reference():
@@ -138,6 +139,13 @@ def test_every_setting_is_in_the_reference():
     page = read(ROOT / "docs/reference/settings.md")
     variables = [field.validation_alias for field in Settings.model_fields.values()]
     assert [name for name in (*Settings.model_fields, *variables) if f"| `{name}` |" not in page] == []
+
+
+def test_every_metric_is_in_the_reference():
+    page = read(ROOT / "docs/reference/metrics.md")
+    names = {sample.name for family in Metrics().registry.collect() for sample in family.samples}
+    shown = {re.sub(r"_(bucket|sum|count|created)$", "", name) for name in names}
+    assert [name for name in sorted(shown) if f"| `{name}` |" not in page and f"| `{name}_total` |" not in page] == []
 
 
 def test_every_shipped_feature_set_is_in_the_reference_with_its_text():
