@@ -58,7 +58,6 @@ HOMES = {
     "prometheus_client": "asof.telemetry",
     "psycopg": "asof.stores.postgres",
     "rich": "asof.cli",
-    "structlog": "asof.telemetry",
     "typer": "asof.cli",
 }
 """The one place where a package is imported: a file, or a folder, or the files whose names begin with it and `_`."""
