@@ -176,8 +176,9 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             {"{{topic}}": "max by (topic) (feature_store_kafka_lag_seconds)"}, "s", docs="troubleshooting/#lag", limits=(60, 300),
         ),
         Panel(
-            "Reading paused", "1 while it is.", {"{{instance}}": "feature_store_kafka_paused"},
-            docs="operations/#featurestoreconsumerpaused", limits=(1, 1),
+            "Reading", "Whether it is paused, and whether the brokers answer: 1 where that is so.",
+            {"paused {{instance}}": "feature_store_kafka_paused", "brokers answer {{instance}}": "feature_store_broker_up"},
+            docs="operations/#featurestoreconsumerpaused",
         ),
     ),
     "Objective: fresh 99.5 % of 30 days": (

@@ -29,6 +29,8 @@ from asof.telemetry import Metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+ON_POSTGRES = ("postgres.md", "operations.md", "troubleshooting.md")
+"""The pages whose queries are for a server."""
 SCRIPT = ROOT / "scripts" / "generate_reference.py"
 
 FENCE = re.compile(r"(?P<mark><!-- not run: .+? -->\n+)?^```(?P<language>[a-z]*)[^\n]*\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -266,7 +268,7 @@ def test_the_readme_names_only_targets_that_exist():
 @pytest.mark.slow
 def test_every_query_runs_and_answers_with_rows(project, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    queries = [block for page in PAGES for block in blocks(page, "sql") if page.name != "postgres.md"]
+    queries = [block for page in PAGES for block in blocks(page, "sql") if page.name not in ON_POSTGRES]
     assert queries
     with duckdb.connect(str(project / "asof.duckdb"), read_only=True) as connection:
         for block in queries:
@@ -275,11 +277,11 @@ def test_every_query_runs_and_answers_with_rows(project, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_every_query_of_the_page_on_postgresql_runs_and_answers_with_rows(postgres, tmp_path, monkeypatch):
+def test_every_query_of_the_pages_on_postgresql_runs_and_answers_with_rows(postgres, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     url = postgres.database()
     fill(url, tmp_path)
-    queries = blocks(ROOT / "docs/postgres.md", "sql")
+    queries = [block for name in ON_POSTGRES for block in blocks(ROOT / "docs" / name, "sql")]
     assert queries
     for block in queries:
         for statement in filter(str.strip, block.text.split(";")):

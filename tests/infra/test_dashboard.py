@@ -97,6 +97,7 @@ def work(metrics: Metrics, health: Health, done: threading.Event) -> None:
         metrics.lag_messages.labels("events.enriched.v1", "0").set(k % 9)
         metrics.lag_seconds.labels("events.enriched.v1", "0").set(k % 2)
         metrics.store_up.set(1)
+        metrics.broker_up.set(1)
         health.succeeded()
         if done.wait(0.1):
             return

@@ -167,13 +167,16 @@ def test_many_ask_at_once(port):
     assert answers == [200] * 400
 
 
-def test_it_ends_with_its_block_though_clients_are_there():
+def test_it_ends_with_its_block_though_clients_are_there(caplog):
     before = threading.active_count()
     with answering(ROUTES, "127.0.0.1", 0) as port:
-        client = socket.create_connection(("127.0.0.1", port), timeout=5)
+        silent, answered = (socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(2))
+        answered.sendall(get("/here"))
         time.sleep(0.1)
-    with client:
-        assert not client.recv(1)
+    with silent, answered:
+        assert not silent.recv(1)
+        assert status(answered.recv(65536)) == 200
+    assert not caplog.records
     assert threading.active_count() == before
     with pytest.raises(ConnectionError):
         socket.create_connection(("127.0.0.1", port), timeout=5)

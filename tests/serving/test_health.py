@@ -52,14 +52,13 @@ def test_a_service_is_starting_until_its_first_cycle_has_succeeded(health):
         assert health.report()["status"] == "ok"
 
 
-def test_it_is_degraded_from_a_failure_to_the_next_success_and_while_reading_is_paused(health):
+def test_it_is_degraded_from_a_failure_to_the_next_success(health):
     with health.computing():
         health.succeeded()
         health.failed()
         assert health.report()["status"] == "degraded"
         health.succeeded()
         assert health.report()["status"] == "ok"
-        assert health.report(paused=True)["status"] == "degraded"
 
 
 def test_it_is_stale_when_three_cycles_have_brought_no_success(health, clock):
@@ -115,7 +114,7 @@ def test_only_a_service_that_is_well_is_answered_with_200(health, clock):
             see()
             health.succeeded()
             see()
-            metrics.paused.set(1)
+            health.failed()
             see()
             clock.now += 181
             see()

@@ -91,7 +91,7 @@ class _Connections:
         self._tasks.add(task)
         writer.transport.set_write_buffer_limits(0)  # so that `drain` waits until all is with the kernel
         try:
-            with suppress(TimeoutError, ConnectionError):
+            with suppress(TimeoutError, ConnectionError, asyncio.CancelledError):  # cancelled by `close`, which asyncio would log
                 async with asyncio.timeout(2 * MOST_SECONDS):
                     await self._converse(reader, writer)
         finally:

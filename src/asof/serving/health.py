@@ -29,8 +29,8 @@ WELL = {"starting": False, "ok": True, "degraded": True, "stale": False, "stoppe
 class Health:
     """What the compute loop tells of itself. Any thread may tell, any may ask.
 
-    `starting`: no cycle has succeeded yet. `ok`: the last one has. `degraded`: it has not, or the reading of events is paused, but
-    there was a success not long ago. `stale`: there was none for `stale_after` seconds. `stopped`: the compute loop runs no more.
+    `starting`: no cycle has succeeded yet. `ok`: the last one has. `degraded`: it has not, but there was a success not long ago.
+    `stale`: there was none for `stale_after` seconds. `stopped`: the compute loop runs no more.
     """
 
     feature_set_version: str
@@ -69,12 +69,12 @@ class Health:
         with self._lock:
             self._failing = True
 
-    def report(self, cached_events: int = 0, paused: bool = False) -> dict[str, object]:
+    def report(self, cached_events: int = 0) -> dict[str, object]:
         """What `/health` answers."""
         with self._lock:
             age = None if self._last_success is None else max(0.0, self.clock() - self._last_success)
             return {
-                "status": self._status(age, paused),
+                "status": self._status(age),
                 "compute_active": self._active,
                 "last_success_age_seconds": None if age is None else round(age, 3),
                 "cached_events": cached_events,
@@ -82,14 +82,14 @@ class Health:
                 "pipeline_version": self.pipeline_version,
             }
 
-    def _status(self, age: float | None, paused: bool) -> str:
+    def _status(self, age: float | None) -> str:
         if self._ended:
             return "stopped"
         if age is None:
             return "starting"
         if age > self.stale_after:
             return "stale"
-        return "degraded" if self._failing or paused else "ok"
+        return "degraded" if self._failing else "ok"
 
 
 @contextmanager
@@ -100,7 +100,7 @@ def serve(health: Health, metrics: Metrics, host: str, port: int) -> Iterator[in
     """
 
     def how_it_is() -> Answer:
-        report = health.report(int(metrics.value(metrics.cached_events)), bool(metrics.value(metrics.paused)))
+        report = health.report(int(metrics.value(metrics.cached_events)))
         status = HTTPStatus.OK if WELL[str(report["status"])] else HTTPStatus.SERVICE_UNAVAILABLE
         return Answer(status, json.dumps(report).encode() + b"\n", "application/json")
 

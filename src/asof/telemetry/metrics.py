@@ -48,6 +48,10 @@ class Metrics:
             "kafka_lag_seconds", "Age of the newest message that was stored, while there are newer ones", "topic", "partition"
         )
         self.paused = gauge("kafka_paused", "1 while reading is paused because the database is slow or away, else 0")
+        self.offsets_out_of_range = counter(
+            "kafka_offsets_out_of_range", "Times that the broker no longer had the messages where reading was to go on"
+        )
+        self.broker_up = gauge("broker_up", "1 where the brokers answered last, else 0")
         self.store_up = gauge("store_up", "1 where the database answered last, else 0")
         self.stale_after = gauge("stale_after_seconds", "From this age of the last success on `/health` says `stale`")
         self.build = Info(f"{PREFIX}_build", "What runs here", registry=self.registry)
