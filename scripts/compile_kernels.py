@@ -21,13 +21,15 @@ from asof.sources.sample import make_sample
 def main() -> None:
     began = time.perf_counter()
     sample = make_sample()
+    minutes = sample.bars.drop_columns("timeframe")
+    events = pa.Table.from_pylist([{**event, **event["sentiment"]} for event in sample.events]).drop_columns("sentiment")
     with tempfile.TemporaryDirectory() as folder, connect("duckdb://") as store:
         write_sample(Path(folder))
         store.ingest_bars(Path(folder, "bars.parquet"))
         store.ingest_events(Path(folder, "events.jsonl"))
         for feature_set in SHIPPED.values():
             store.backfill(feature_set, "1d")
-            compute(feature_set, pa.table(sample.bars), timeframe="1d")
+            compute(feature_set, minutes, events, timeframe="1m")  # minutes are held to a grid, which days are not
     print(f"compiled {', '.join(SHIPPED)} in {time.perf_counter() - began:.1f} s")
 
 
