@@ -20,7 +20,7 @@ endif
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 FAST := -q -m "not slow" --ignore=tests/laws# The laws run over every operator and take a minute or more.
 
-.PHONY: help setup servers demo check test lint types docs bench lock clean
+.PHONY: help setup servers watching demo check test lint types docs bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | while IFS='	' read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
@@ -61,7 +61,7 @@ $(STAMP): requirements.lock pyproject.toml
 	$$pip install -q --no-deps --no-build-isolation -e .
 	touch $@
 
-servers: ## install the servers that tests start for themselves, where they are missing: PostgreSQL
+servers: watching ## install what tests start for themselves, where it is missing: PostgreSQL, Prometheus, docker-compose
 	@if command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then exit 0; fi
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 	    echo "there is no PostgreSQL: installing it, without a server that runs by itself"
@@ -72,6 +72,24 @@ servers: ## install the servers that tests start for themselves, where they are 
 	else
 	    echo "There is no PostgreSQL, and the tests that need it are skipped." >&2
 	    echo "On Debian and Ubuntu: sudo apt-get install -y postgresql. Or name a running one: ASOF_TEST_POSTGRES=postgresql://..." >&2
+	fi
+
+# Prometheus comes with promtool; docker-compose reads the files of the deployment and needs no engine for it.
+watching:
+	@missing=
+	command -v promtool >/dev/null && command -v prometheus >/dev/null || missing="$$missing prometheus"
+	command -v docker-compose >/dev/null || missing="$$missing docker-compose"
+	if [ -z "$$missing" ]; then exit 0; fi
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+	    echo "missing:$$missing: installing, without a server that runs by itself"
+	    if [ ! -e /etc/systemd/system/prometheus.service ]; then
+	        mkdir -p /etc/systemd/system
+	        ln -s /dev/null /etc/systemd/system/prometheus.service
+	    fi
+	    apt-get update -q
+	    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing
+	else
+	    echo "There is no$$missing, and the tests that need it are skipped. On Debian and Ubuntu: sudo apt-get install -y$$missing" >&2
 	fi
 
 demo: $(STAMP) ## show asof at work on made-up data

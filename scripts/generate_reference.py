@@ -1,4 +1,4 @@
-"""Write the reference pages that follow from the source: operators, feature sets, commands and settings.
+"""Write the reference pages that follow from the source: operators, feature sets, commands, settings and metrics.
 
 `python scripts/generate_reference.py` writes `docs/reference/*.md`; with `--check` it writes nothing and exits with 1 where a page
 is not what the source says. To add a page: a function that returns its text, and a line in `PAGES`.
@@ -14,15 +14,18 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Protocol, get_args
 
 import typer.main
+from prometheus_client import Info
+from prometheus_client.metrics import MetricWrapperBase
 from pydantic import SecretStr
 
 from asof.cli.app import app
 from asof.config import Settings
 from asof.features.library import SHIPPED
 from asof.operators import BAR_SHAPES, FAMILIES, Operator, Param, Shape
+from asof.telemetry.metrics import SECONDS, Metrics
 from asof.timeframes import duration_text
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
@@ -45,6 +48,11 @@ INTRO = {
     "settings": (
         "A setting comes from, in this order: the option of a command, the environment, `asof.toml` in the current folder, the default. "
         "An unknown key in `asof.toml` is an error that names it."
+    ),
+    "metrics": (
+        "What `asof run` answers at `/metrics`. No label holds an instrument. A counter begins at 0 with the process, and the series of a "
+        "label's value with its first event. [Operations](../operations.md#dashboard) tells what to look at, and which "
+        "[alerts](../operations.md#alerts) watch it."
     ),
 }
 """What each page says first."""
@@ -250,7 +258,7 @@ def settings() -> str:
     rows = []
     for name, field in Settings.model_fields.items():
         variable = field.validation_alias
-        kind = KINDS[field.annotation]
+        kind = kind_of(field.annotation)
         bounds = ", ".join(filter(None, map(bound, field.metadata)))
         default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
         shown = "" if default in (None, "", {}) else code(str(default))
@@ -265,6 +273,47 @@ def settings() -> str:
         )
         + "\n"
     )
+
+
+def kind_of(annotation: object) -> str:
+    """The type of a setting in words; the words themselves where it is one of some."""
+    return KINDS[annotation] if annotation in KINDS else f"one of {', '.join(code(word) for word in get_args(annotation))}"
+
+
+def metrics() -> str:
+    """Every metric of the service, and those of its process."""
+    served = Metrics()
+    rows = [(code(exposed(m)), m.describe()[0].type, labels_of(m), prose(m.describe()[0].documentation)) for m in declared(served)]
+    process = [(code(f.samples[0].name), f.type, "", prose(f.documentation)) for f in served.registry.collect() if "process" in f.name]
+    heads = ("metric", "type", "labels", "meaning")
+    buckets = ", ".join(f"{seconds:g}" for seconds in SECONDS)
+    return (
+        "\n\n".join(
+            [
+                page_head("Metrics"),
+                INTRO["metrics"],
+                table(heads, rows),
+                f"A histogram has `_bucket`, `_sum` and `_count`; its buckets end at {buckets} seconds.",
+                "## The process\n\n" + table(heads, process),
+            ]
+        )
+        + "\n"
+    )
+
+
+def declared(served: Metrics) -> list[MetricWrapperBase]:
+    return [metric for metric in vars(served).values() if isinstance(metric, MetricWrapperBase)]
+
+
+def exposed(metric: MetricWrapperBase) -> str:
+    """The name that the service answers with."""
+    family = metric.describe()[0]
+    return family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
+
+
+def labels_of(metric: MetricWrapperBase) -> str:
+    names = metric._labelnames  # noqa: SLF001  # prometheus_client has no public name for them
+    return ", ".join(map(code, names)) or ("`version`, `python`" if isinstance(metric, Info) else "")
 
 
 def bound(limit: object) -> str:
@@ -311,6 +360,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "feature-sets.md": feature_sets,
     "cli.md": commands,
     "settings.md": settings,
+    "metrics.md": metrics,
 }
 """What writes each page."""
 

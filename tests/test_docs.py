@@ -25,9 +25,12 @@ from asof.cli.app import COMMANDS, ingest
 from asof.config import ConfigError, Settings
 from asof.features.library import SHIPPED
 from asof.operators import OPERATORS
+from asof.telemetry import Metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+ON_POSTGRES = ("postgres.md", "operations.md", "troubleshooting.md")
+"""The pages whose queries are for a server."""
 SCRIPT = ROOT / "scripts" / "generate_reference.py"
 
 FENCE = re.compile(r"(?P<mark><!-- not run: .+? -->\n+)?^```(?P<language>[a-z]*)[^\n]*\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -119,7 +122,7 @@ def test_a_stale_reference_page_would_be_seen(tmp_path):
     copy.write_text(read(SCRIPT))
     stale = run([sys.executable, str(copy), "--check"])
     assert stale.returncode == 1
-    assert "4 of 4 reference pages are stale" in stale.stdout
+    assert "5 of 5 reference pages are stale" in stale.stdout
 
 
 def test_every_command_and_its_options_are_in_the_reference():
@@ -138,6 +141,13 @@ def test_every_setting_is_in_the_reference():
     page = read(ROOT / "docs/reference/settings.md")
     variables = [field.validation_alias for field in Settings.model_fields.values()]
     assert [name for name in (*Settings.model_fields, *variables) if f"| `{name}` |" not in page] == []
+
+
+def test_every_metric_is_in_the_reference():
+    page = read(ROOT / "docs/reference/metrics.md")
+    names = {sample.name for family in Metrics().registry.collect() for sample in family.samples}
+    shown = {re.sub(r"_(bucket|sum|count|created)$", "", name) for name in names}
+    assert [name for name in sorted(shown) if f"| `{name}` |" not in page and f"| `{name}_total` |" not in page] == []
 
 
 def test_every_shipped_feature_set_is_in_the_reference_with_its_text():
@@ -258,7 +268,7 @@ def test_the_readme_names_only_targets_that_exist():
 @pytest.mark.slow
 def test_every_query_runs_and_answers_with_rows(project, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    queries = [block for page in PAGES for block in blocks(page, "sql") if page.name != "postgres.md"]
+    queries = [block for page in PAGES for block in blocks(page, "sql") if page.name not in ON_POSTGRES]
     assert queries
     with duckdb.connect(str(project / "asof.duckdb"), read_only=True) as connection:
         for block in queries:
@@ -267,11 +277,11 @@ def test_every_query_runs_and_answers_with_rows(project, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_every_query_of_the_page_on_postgresql_runs_and_answers_with_rows(postgres, tmp_path, monkeypatch):
+def test_every_query_of_the_pages_on_postgresql_runs_and_answers_with_rows(postgres, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     url = postgres.database()
     fill(url, tmp_path)
-    queries = blocks(ROOT / "docs/postgres.md", "sql")
+    queries = [block for name in ON_POSTGRES for block in blocks(ROOT / "docs" / name, "sql")]
     assert queries
     for block in queries:
         for statement in filter(str.strip, block.text.split(";")):

@@ -56,6 +56,8 @@ HOMES = {
     "duckdb": "asof.stores.duckdb",
     "exchange_calendars": "asof.calendars",
     "numba": "asof.engine",
+    "opentelemetry": "asof.telemetry.opentelemetry",
+    "prometheus_client": "asof.telemetry",
     "psycopg": "asof.stores.postgres",
     "rich": "asof.cli",
     "typer": "asof.cli",
@@ -71,6 +73,7 @@ INSIDE_FUNCTIONS = {
     ("asof.features.expression", "asof.features.text"): "an expression prints itself, and the text form is built on expressions",
     ("asof.stores.urls", "asof.stores.postgres"): "psycopg is an extra that only a PostgreSQL store needs",
     ("asof.stores.urls", "asof.stores.postgres_migrations"): "likewise",
+    ("asof.telemetry.traces", "asof.telemetry.opentelemetry"): "OpenTelemetry is an extra that only traces need",
     ("asof.records", "polars"): "an optional peer that only `Frame.to_polars` needs",
 }
 """The imports that stand inside a function, each with its reason."""

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import quote
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
@@ -57,6 +57,10 @@ def _flat(table: dict[str, object], prefix: str = "") -> Iterator[tuple[str, obj
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, str(value).lower() if isinstance(value, bool | int | float) else value
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
 
 
 def _checked(timeframes: tuple[str, ...]) -> tuple[str, ...]:
@@ -151,6 +155,13 @@ class Settings(BaseSettings):
     )
     health_host: str = Field("127.0.0.1", validation_alias="HEALTH_HOST", description="Address of `/health` and `/metrics`")
     health_port: int = Field(8000, ge=0, le=65_535, validation_alias="HEALTH_PORT", description="Their port; 0 for any that is free")
+
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+        "info", validation_alias="LOG_LEVEL", description="What the service logs: this, and what is worse"
+    )
+    log_format: Annotated[Literal["auto", "json", "text"], BeforeValidator(_lower)] = Field(
+        "auto", validation_alias="LOG_FORMAT", description="Logs as JSON lines or to be read; `auto` is to be read on a terminal alone"
+    )
 
     kafka_bootstrap_servers: str = Field(
         "redpanda:29092", validation_alias="KAFKA_BOOTSTRAP_SERVERS", description="Brokers of the events; empty for none"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,8 +89,8 @@ def _calendars(named: dict[str, str]) -> Finding:
 
 
 def _caches() -> list[Finding]:
-    folder = Path(drivers.__file__).parent / "__pycache__"
-    compiled = len(list(folder.glob("*.nbi"))) if folder.exists() else 0
+    folder = Path(os.environ.get("NUMBA_CACHE_DIR") or Path(drivers.__file__).parent / "__pycache__")
+    compiled = len(list(folder.rglob("*.nbi"))) if folder.exists() else 0
     if compiled:
         return [Finding("ok", "compiled kernels", f"{compiled} in the cache: processes start at full speed")]
     return [Finding("note", "compiled kernels", "none yet: the first computation compiles them, once", "asof demo compiles those of fs_v1")]

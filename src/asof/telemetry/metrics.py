@@ -1,10 +1,10 @@
-"""What the service tells of itself: metrics for Prometheus."""
+"""Metrics for Prometheus: every one there is, with its name and what it says."""
 
 from __future__ import annotations
 
 import platform
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
 
 from asof import __version__
 
@@ -15,6 +15,8 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 
 
 class Metrics:
     """The metrics of one service, in a registry of their own. No label holds an instrument: their number is not ours to bound."""
+
+    CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -51,5 +53,15 @@ class Metrics:
         )
         self.broker_up = gauge("broker_up", "1 where the brokers answered last, else 0")
         self.store_up = gauge("store_up", "1 where the database answered last, else 0")
+        self.stale_after = gauge("stale_after_seconds", "From this age of the last success on `/health` says `stale`")
         self.build = Info(f"{PREFIX}_build", "What runs here", registry=self.registry)
         self.build.info({"version": __version__, "python": platform.python_version()})
+        ProcessCollector(registry=self.registry)  # memory, processor time, open files, and when the process began
+
+    def text(self) -> bytes:
+        """All of them, as Prometheus reads them."""
+        return generate_latest(self.registry)
+
+    def value(self, gauge: Gauge) -> float:
+        """The value of a gauge without labels, or the largest of one that has some; 0 where there is none."""
+        return max((sample.value for family in gauge.collect() for sample in family.samples), default=0.0)
