@@ -19,7 +19,8 @@ from asof.jobs.live import Live, Plan
 from asof.records import BARS, EVENTS
 from asof.stores.postgres import PostgresStore
 from asof.stores.store import BARS_TABLE, EVENTS_TABLE
-from asof.telemetry import Metrics
+from asof.telemetry.health import Health
+from asof.telemetry.metrics import Metrics
 
 TARGET = 1.0
 HISTORY = 120
@@ -35,7 +36,7 @@ class Market:
         self.store, self.instruments, self.minute = store, instruments, 0
         for _ in range(HISTORY):
             self.write()
-        self.loop = Live(store, PLAN, Metrics(), lambda: OPEN + timedelta(minutes=self.minute))
+        self.loop = Live(store, PLAN, Metrics(), Health("fs_v1", "bench", 60), lambda: OPEN + timedelta(minutes=self.minute))
         self.loop.cycle()
 
     def write(self) -> None:

@@ -11,11 +11,13 @@ import asof
 
 ASOF = [sys.executable, "-c", "from asof.cli import main; main()"]
 """The command line, whether or not it is installed."""
+SETTINGS = ("ASOF_", "FEATURE_", "PIPELINE_", "POSTGRES_", "KAFKA_", "ENRICHED_", "HEALTH_", "LOG_", "OTEL_")
+"""What the names of settings begin with."""
 
 
 def environment(**changes: str) -> dict[str, str]:
     """The environment of a process that finds this very package, and none of the settings that the tests' own process may have."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ASOF_", "FEATURE_", "PIPELINE_"))}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
     source, checkout = Path(asof.__file__).resolve().parents[1], Path(__file__).resolve().parents[1]
     return kept | {"PYTHONPATH": f"{source}{os.pathsep}{checkout}", "PYTHONWARNINGS": "error", "PYTHONFAULTHANDLER": "1"} | changes
 

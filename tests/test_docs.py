@@ -25,7 +25,7 @@ from asof.cli.app import COMMANDS, ingest
 from asof.config import ConfigError, Settings
 from asof.features.library import SHIPPED
 from asof.operators import OPERATORS
-from asof.telemetry import Metrics
+from asof.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

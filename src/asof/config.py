@@ -145,7 +145,7 @@ class Settings(BaseSettings):
         200,
         ge=1,
         validation_alias="FEATURE_LOOKBACK_PERIODS",
-        description="Bars before a changed one that a cycle reads at first; where a feature set needs more, more are read",
+        description="Taken, and without effect: a cycle reads the bars that the feature set's lookback tells, no more and no fewer",
     )
     latest_refresh_seconds: float = Field(
         300,

@@ -61,6 +61,10 @@ class MissingExtra(AsofError):
     exit_code = 7
 
 
+class Stopped(Exception):
+    """Work that was told to stop, in the middle of it. No error: nobody is told."""
+
+
 def did_you_mean(word: str, known: "list[str] | tuple[str, ...]") -> str:
     """`"; did you mean 'x'?"` for the nearest of `known`, or an empty string."""
     near = get_close_matches(word, known, n=1, cutoff=0.5 if len(word) < 4 else 0.6)

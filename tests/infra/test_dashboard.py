@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from asof.serving.health import Health, serve
-from asof.telemetry import Metrics
+from asof.serving.health import serve
+from asof.telemetry.health import Health
+from asof.telemetry.metrics import Metrics
 from tests.servers.prometheus import Prometheus, prometheus
 from tests.test_docs import anchors
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from asof.telemetry import Metrics
+from asof.telemetry.metrics import Metrics
 from tests.servers.prometheus import program
 from tests.test_docs import anchors
 

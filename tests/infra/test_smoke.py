@@ -13,8 +13,9 @@ import pytest
 from confluent_kafka import Consumer, Producer
 
 from asof import connect
-from asof.serving.health import Health, serve
-from asof.telemetry import Metrics
+from asof.serving.health import serve
+from asof.telemetry.health import Health
+from asof.telemetry.metrics import Metrics
 from tests.processes import finish, start
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "test_feature_store_smoke.py"

@@ -16,7 +16,7 @@ from asof.errors import AsofError
 from asof.jobs.consume import Consumption, Feed
 from asof.sources.kafka import Brokers
 from asof.stores.store import EVENTS_TABLE, Store
-from asof.telemetry import Metrics
+from asof.telemetry.metrics import Metrics
 from tests.servers.kafka import Kafka
 from tests.stores.rows import rows_in
 

@@ -7,8 +7,9 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from asof.serving.health import LEAST_STALE_SECONDS, WELL, Health, serve
-from asof.telemetry import Metrics
+from asof.serving.health import WELL, serve
+from asof.telemetry.health import LEAST_STALE_SECONDS, Health
+from asof.telemetry.metrics import Metrics
 
 
 class Clock:

@@ -10,10 +10,11 @@ import pytest
 from prometheus_client.samples import Sample
 
 from asof import FeatureSet, bars, fs_v1
-from asof.errors import StoreError
+from asof.errors import Stopped, StoreError
 from asof.jobs.live import Live, Plan
 from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Store
-from asof.telemetry import Metrics
+from asof.telemetry.health import Health
+from asof.telemetry.metrics import Metrics
 from tests.stores.rows import NOON, bar, bars_of, event, events_of, later, minute, rows_in
 from tests.stores.test_catching_up import SET, recomputed, vectors
 
@@ -29,7 +30,7 @@ class Clock:
 
 
 def live(store: Store, plan: Plan = PLAN) -> Live:
-    return Live(store, plan, Metrics(), Clock())
+    return Live(store, plan, Metrics(), Health("fs", "test", plan.refresh_seconds), Clock())
 
 
 def metric(loop: Live, name: str, **labels: str) -> float:
@@ -134,9 +135,11 @@ def test_a_store_that_fails_is_told_and_the_next_cycle_makes_up_for_it(store: St
         assert loop.cycle().computed == 0
     assert (metric(loop, "compute_failed_total", reason="store"), metric(loop, "store_up")) == (1, 0)
     assert metric(loop, "last_success_timestamp") == 0
+    assert loop.health.report()["status"] == "starting"
     loop.clock.now += timedelta(minutes=1)
     assert loop.cycle().computed == 1
     assert (metric(loop, "store_up"), metric(loop, "last_success_timestamp")) == (1, loop.clock.now.timestamp())
+    assert loop.health.report()["status"] == "ok"
 
 
 def broken(*arguments: object) -> None:
@@ -144,16 +147,28 @@ def broken(*arguments: object) -> None:
 
 
 def test_the_loop_stops_when_it_is_told_to(store: Store) -> None:
-    loop, stop = live(store, replace(PLAN, refresh_seconds=0.01)), threading.Event()
-    running = threading.Thread(target=loop.run, args=[stop])
+    loop = live(store, replace(PLAN, refresh_seconds=0.01))
+    running = threading.Thread(target=loop.run)
     running.start()
     store.upsert(BARS_TABLE, bars_of(bar(0)), NOON)
     while not rows_in_when_registered(store):
         assert running.is_alive()
-    stop.set()
+    loop.stop.set()
     running.join(10)
     assert not running.is_alive()
-    assert not loop.active.is_set()
+    assert loop.health.report()["status"] == "stopped"
+
+
+def test_a_long_first_cycle_stops_between_two_pieces_and_goes_on_later(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(store), "write_rows", 10)
+    store.upsert(BARS_TABLE, bars_of(*(bar(n, float(n + 1)) for n in range(40))), NOON)
+    loop = live(store)
+    loop.stop.set()
+    with pytest.raises(Stopped):
+        loop.cycle()
+    assert len(vectors(store)) < 40
+    assert live(store).cycle().computed >= 30
+    assert vectors(store) == recomputed(store)
 
 
 def rows_in_when_registered(store: Store) -> list[dict[str, object]]:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from asof.config import Settings
-from asof.errors import BrokerError, Overtaken, StoreError
+from asof.errors import BrokerError, Overtaken, Stopped, StoreError
 from asof.jobs.event_batches import POSITIONS, Offsets, Read, Writer, position_name, positions_of, read, written_at
 from asof.jobs.lag import Lag
 from asof.sources.kafka import LARGEST, Brokers, Log, Partition
@@ -29,7 +29,7 @@ from asof.sources.kafka_producer import Producer
 from asof.stores.store import Store
 
 if TYPE_CHECKING:
-    from asof.telemetry import Metrics
+    from asof.telemetry.metrics import Metrics
 
 BATCH_MESSAGES = 5_000
 """Messages of a batch, at most."""
@@ -63,10 +63,6 @@ class Feed:
         """As the settings say."""
         topics = settings.enriched_topic, settings.dead_letter_topic
         return cls(*topics, settings.kafka_group, settings.kafka_start, frozenset(settings.tickers))
-
-
-class Stopped(Exception):
-    """We are to stop, in the middle of a batch."""
 
 
 class Consumption:

@@ -14,9 +14,10 @@ from asof.sources.enriched import Refused, Row, decode, settled, table_of
 from asof.sources.kafka import Log, Message, Partition, headers_of, partition_of
 from asof.sources.kafka_producer import Outgoing, Producer
 from asof.stores.store import EVENTS_TABLE, Store
+from asof.telemetry.traces import span
 
 if TYPE_CHECKING:
-    from asof.telemetry import Metrics
+    from asof.telemetry.metrics import Metrics
 
 POSITIONS = "kafka/"
 """What the names of positions begin with: `kafka/<topic>/<partition>`, where the offset of the next message is kept."""
@@ -79,7 +80,8 @@ class Writer:
 
         Raises `Overtaken`, and `StoreError` and `BrokerError` for what may pass.
         """
-        behind = self._write(batch, since)
+        with span("consume", messages=len(batch)):
+            behind = self._write(batch, since)
         self._posted.clear()
         return behind
 

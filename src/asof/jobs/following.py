@@ -27,6 +27,7 @@ from asof.jobs.parts import MEMORY
 from asof.jobs.work import Report, Work, joined
 from asof.records import BARS, UTC, Bools, micros
 from asof.stores.store import BARS_TABLE, CHANGES, FOLLOWING, SPANS, Changes, Selection
+from asof.telemetry.traces import span
 from asof.timeframes import timeframe as timeframe_micros
 
 PART_CHANGES = 100_000
@@ -160,7 +161,7 @@ def _codes(names: pa.ChunkedArray) -> Ints:
 def _recompute(work: Work, part: Part) -> Report:
     made, gone, failed = _computed(work, part)
     changes, withdrawn, began = Changes(), 0, time.perf_counter()
-    with work.store.transaction():
+    with span("upsert", vectors=len(made)), work.store.transaction():
         if len(made):
             changes = work.store.upsert(work.table, made, work.now)
         if len(gone):
@@ -190,10 +191,12 @@ def _computed(work: Work, part: Part) -> tuple[pa.Table, pa.Table, dict[str, str
 
 
 def _reached_vectors(work: Work, part: Part) -> tuple[pa.Table, pa.Table]:
-    bars = work.store.around(work.timeframe, part.spans, work.feature_set.lookback - 1, work.columns)
+    with span("read"):
+        bars = work.store.around(work.timeframe, part.spans, work.feature_set.lookback - 1, work.columns)
     bars = bars.filter(pc.less_equal(bars["ts"], pa.scalar(work.last_closed, UTC)))
     bars = bars.group_by(bars.column_names).aggregate([])  # a bar near two spans comes twice
-    vectors = work.vectors(bars, Selection(instruments=tuple(part.instruments)))
+    with span("compute", feature_set=work.feature_set.version, timeframe=work.timeframe):
+        vectors = work.vectors(bars, Selection(instruments=tuple(part.instruments)))
     reached, gone = _reached(work, vectors, part.changes)
     return vectors.filter(pa.array(reached)), _keys(work, part.changes.filter(pa.array(gone)))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from asof.sources.kafka import Partition
 
 if TYPE_CHECKING:
-    from asof.telemetry import Metrics
+    from asof.telemetry.metrics import Metrics
 
 
 class Lag:

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -19,13 +19,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asof.calendars import NO_CALENDARS, Calendars
-from asof.errors import NotFound, StoreError
+from asof.errors import NotFound, Stopped, StoreError
 from asof.features.feature_set import FeatureSet
 from asof.jobs.following import Follower
 from asof.jobs.work import Report, Work
 from asof.records import UTC
 from asof.stores.store import SPANS, Selection, Store
-from asof.telemetry import Metrics
+from asof.telemetry.health import Health
+from asof.telemetry.metrics import Metrics
+from asof.telemetry.traces import span
 
 log = logging.getLogger(__name__)
 
@@ -50,24 +52,25 @@ class Live:
     store: Store
     plan: Plan
     metrics: Metrics
+    health: Health
     clock: Callable[[], datetime]
-    active: threading.Event = field(default_factory=threading.Event)
-    """Set while a cycle runs."""
-    last_success: datetime | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Set by who wants it to end."""
     _met: set[tuple[str, str]] = field(default_factory=set)
     _newest: dict[str, datetime] = field(default_factory=dict)
     _refreshed: float = -1e9
 
-    def run(self, stop: threading.Event) -> None:
-        """Cycles until `stop` is set; one that has begun is finished."""
-        while not stop.is_set():
-            began = time.monotonic()
-            self.cycle()
-            stop.wait(max(0.0, self.plan.refresh_seconds - (time.monotonic() - began)))
+    def run(self) -> None:
+        """Cycles until `stop` is set; the piece of work that has begun then is finished."""
+        with self.health.computing(), suppress(Stopped):
+            while not self.stop.is_set():
+                began = time.monotonic()
+                with span("cycle"):
+                    self.cycle()
+                self.stop.wait(max(0.0, self.plan.refresh_seconds - (time.monotonic() - began)))
 
     def cycle(self) -> Report:
-        """Everything that is to do now."""
-        self.active.set()
+        """Everything that is to do now. Raises `Stopped` once it is to stop."""
         done, began = Report(), time.perf_counter()
         healthy = True
         for feature_set in self.plan.feature_sets:
@@ -83,9 +86,10 @@ class Live:
             healthy &= not failed
         self.metrics.compute_runs.inc()
         if healthy and not done.failed:
-            self.last_success = self.clock()
-            self.metrics.last_success.set(self.last_success.timestamp())
-        self.active.clear()
+            self.health.succeeded()
+            self.metrics.last_success.set(self.clock().timestamp())
+        else:
+            self.health.failed()
         return done
 
     def _work(self, feature_set: FeatureSet, timeframe: str) -> Work:
@@ -116,6 +120,7 @@ class Live:
         for report in follower.catch_up():
             self._tell(work, report)
             done += report
+            self._go_on()
         return done
 
     def _meet(self, follower: Follower) -> Report:
@@ -123,13 +128,18 @@ class Live:
         work = follower.work
         self.store.register(work.feature_set, work.now)
         try:
-            done = follower.begin()
+            done = follower.begin(progress=self._go_on)
         except NotFound as error:
             log.warning("there is nothing to compute yet", extra={"feature_set": work.feature_set.version, "reason": str(error)})
             done = Report()
         if missing := self._without_vectors(work):
-            done += follower.backfill(missing)
+            done += follower.backfill(missing, progress=self._go_on)
         return done
+
+    def _go_on(self, *progress: int) -> None:  # noqa: ARG002  # how far a backfill is
+        """Between two pieces of work: whether to do the next one."""
+        if self.stop.is_set():
+            raise Stopped
 
     def _without_vectors(self, work: Work) -> frozenset[str]:
         """The instruments of the settings that have bars but no vectors. Those that have no bars are noted."""

@@ -1,5 +1,1 @@
-"""What the service tells of itself: metrics, logs and traces."""
-
-from asof.telemetry.metrics import Metrics
-
-__all__ = ["Metrics"]
+"""What the service tells of itself: metrics, health, logs and traces."""

@@ -1,0 +1,43 @@
+"""`asof run`: the service."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+import typer
+
+from asof.cli.console import StoreOption
+from asof.errors import MissingExtra
+from asof.feature_store import connect
+
+ENDING = (signal.SIGTERM, signal.SIGINT)
+"""The first of these has the service finish what it has begun; a second one ends it at once."""
+
+
+def run(store: StoreOption = None) -> None:
+    """Run the service: read events from Kafka, keep vectors up to date, answer `/health` and `/metrics`.
+
+    What it does is set in the environment or asof.toml: FEATURE_TICKERS, FEATURE_TIMEFRAMES, FEATURE_SET_VERSION, FEATURE_REFRESH_SECONDS
+    and others. It logs to standard error, and ends by Ctrl-C or SIGTERM when the batch that it is in is finished.
+    """
+    try:
+        from asof.service import Service  # noqa: PLC0415  # its parts are extras
+        from asof.telemetry import logs  # noqa: PLC0415  # likewise
+    except ImportError as error:
+        raise MissingExtra(f'the service needs more: pip install "asof[service,postgres,kafka]" ({error})') from None
+    with connect(store) as opened:
+        logs.configure(opened.settings.log_level, opened.settings.log_format)
+        service = Service(opened.store, opened.settings)
+
+        def end(number: int, frame: FrameType | None) -> None:
+            for other in ENDING:
+                signal.signal(other, signal.SIG_DFL)
+            service.end()
+
+        before = {number: signal.signal(number, end) for number in ENDING}
+        try:
+            service.run(lambda port: typer.echo(f"/health and /metrics at http://{opened.settings.health_host}:{port}"))
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
