@@ -1,71 +1,29 @@
-"""The smoke test itself, against a service that is made up of what there is: a loop that ingests and backfills, or one that is broken."""
+"""The smoke test itself: against the real service, against one that is broken, and against none."""
 
 from __future__ import annotations
 
 import json
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, Producer
 
-from asof import connect
-from asof.serving.health import serve
-from asof.telemetry.health import Health
-from asof.telemetry.metrics import Metrics
 from tests.processes import finish, start
+from tests.servers.kafka import Kafka
+from tests.servers.postgres import Postgres
+from tests.servers.service import Service, service
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "test_feature_store_smoke.py"
-TOPIC = "events.enriched.v1"
 BRIEFLY = ("--url", "http://127.0.0.1:9", "--seconds", "1")
 NAMES = ["database", "tables", "bars", "events", "health", "vectors", "metrics"]
 
 
-@pytest.fixture(scope="module")
-def broker() -> Iterator[str]:
-    """The address of a broker that librdkafka plays."""
-    played = Producer({"test.mock.num.brokers": 1, "log_level": 0})
-    (found,) = played.list_topics(timeout=10).brokers.values()
-    yield f"{found.host}:{found.port}"
-    played.flush(1)
-
-
-@contextmanager
-def service(url: str, broker: str, folder: Path, *, loses_events: bool = False) -> Iterator[str]:
-    """The address of something that does what the service promises, or nearly."""
-    metrics, health, stop = Metrics(), Health("fs_v1", "feature-store.v1.0", 0.2), threading.Event()
-
-    def work() -> None:
-        consumer = Consumer({"bootstrap.servers": broker, "group.id": folder.name, "auto.offset.reset": "earliest", "log_level": 0})
-        consumer.subscribe([TOPIC])
-        with connect(url) as store, health.computing():
-            store.apply("fs_v1")
-            while not stop.is_set():
-                messages = [m for m in consumer.consume(100, 0.3) if not m.error()]
-                if messages and not loses_events:
-                    (folder / "events.jsonl").write_bytes(b"\n".join(m.value() for m in messages))
-                    metrics.events.labels("stored").inc(store.ingest_events(folder / "events.jsonl").accepted)
-                with metrics.compute_seconds.time(), metrics.upsert_seconds.time():
-                    changes = store.backfill("fs_v1", "1m").changes if len(store.store.spans("1m")) else None
-                if changes and changes.inserted:
-                    metrics.vectors_upserted.inc(changes.inserted)
-                    metrics.quality_flags.labels("NO_EVENTS").inc()
-                metrics.compute_runs.inc()
-                metrics.last_success.set_to_current_time()
-                health.succeeded()
-        consumer.close()
-
-    thread = threading.Thread(target=work)
-    with serve(health, metrics, "127.0.0.1", 0) as port:
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            stop.set()
-            thread.join()
+def deployed(postgres: Postgres, kafka: Kafka, folder: Path, **variables: str) -> tuple[str, str, AbstractContextManager[Service]]:
+    """A database, a topic, and a service over them."""
+    url, topic = postgres.database(), kafka.topic()
+    ours = {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap, "ENRICHED_TOPIC": topic, "FEATURE_DLQ_TOPIC": f"{topic}.dlq", "KAFKA_GROUP": topic}
+    return url, topic, service(folder, url, **(ours | {"FEATURE_TIMEFRAMES": "1m"} | variables))
 
 
 def smoke(folder: Path, store: str, **options: str) -> tuple[int, str, str]:
@@ -82,22 +40,23 @@ def left_over(postgres, url: str) -> int:
 
 
 @pytest.mark.slow
-def test_a_stack_that_keeps_its_promises_passes_all_seven_and_nothing_is_left(postgres, broker, tmp_path):
-    url = postgres.database()
-    with service(url, broker, tmp_path) as address:
-        code, out, err = smoke(tmp_path, url, kafka=broker, url=address, seconds="30")
+def test_a_stack_that_keeps_its_promises_passes_all_seven_and_nothing_is_left(postgres, kafka, tmp_path):
+    url, topic, running = deployed(postgres, kafka, tmp_path / "service")
+    with running as serving:
+        asked = {"kafka": kafka.bootstrap, "topic": topic, "url": serving.address, "seconds": "60"}
+        code, out, err = smoke(tmp_path, url, **asked)
         assert code == 0, out + err
         assert [line[:8] for line in out.splitlines()] == [f"ok   {k}/7" for k in range(1, 8)]
-        again = smoke(tmp_path, url, kafka=broker, url=address, seconds="30")
+        again = smoke(tmp_path, url, **asked)
         assert again[0] == 0, again[1] + again[2]
     assert left_over(postgres, url) == 0
 
 
 @pytest.mark.slow
-def test_a_service_that_loses_events_is_found_out(postgres, broker, tmp_path):
-    url = postgres.database()
-    with service(url, broker, tmp_path, loses_events=True) as address:
-        code, out, err = smoke(tmp_path, url, kafka=broker, url=address, seconds="6")
+def test_a_service_that_does_not_read_the_events_is_found_out(postgres, kafka, tmp_path):
+    url, topic, running = deployed(postgres, kafka, tmp_path / "service", KAFKA_BOOTSTRAP_SERVERS="")
+    with running as serving:
+        code, out, err = smoke(tmp_path, url, kafka=kafka.bootstrap, topic=topic, url=serving.address, seconds="6")
     assert code == 1, out + err
     assert "FAIL 6/7 vectors appear, and are right: event_count_1h at" in out
     assert "mend: where only features of events differ" in out
@@ -105,9 +64,9 @@ def test_a_service_that_loses_events_is_found_out(postgres, broker, tmp_path):
     assert left_over(postgres, url) == 0
 
 
-def test_without_a_service_what_does_not_need_it_is_told_apart(postgres, broker, tmp_path):
+def test_without_a_service_what_does_not_need_it_is_told_apart(postgres, kafka, tmp_path):
     url = postgres.database()
-    process = smoke(tmp_path, url, kafka=broker, url="http://127.0.0.1:9", seconds="1")
+    process = smoke(tmp_path, url, kafka=kafka.bootstrap, topic=kafka.topic(), url="http://127.0.0.1:9", seconds="1")
     assert process[0] == 1
     assert [line[:8] for line in process[1].splitlines() if not line.startswith(" ")] == [
         *(f"ok   {k}/7" for k in range(1, 5)), *(f"FAIL {k}/7" for k in range(5, 8))

@@ -182,13 +182,18 @@ with open_store(sys.argv[2]) as store:
 """
 
 
-def process(kafka: Kafka, topic: str, url: str, folder: Path) -> subprocess.Popen[str]:
-    """A consumer in a process of its own, which ends in good order when it is sent a line."""
+@contextmanager
+def process(kafka: Kafka, topic: str, url: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A consumer in a process of its own, which ends in good order when it is sent a line, and by force at the end of the block."""
     said = {"kafka_bootstrap_servers": kafka.bootstrap, "enriched_topic": topic, "dead_letter_topic": f"{topic}.dlq", "kafka_group": topic}
     started = start([sys.executable, "-c", CONSUMER, json.dumps(said | {"kafka": QUICK}), url], folder)
     assert started.stdout is not None
-    assert started.stdout.readline() == "reading\n"
-    return started
+    try:
+        assert started.stdout.readline() == "reading\n"
+        yield started
+    finally:
+        started.kill()
+        finish(started)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -199,12 +204,10 @@ def test_a_consumer_that_is_killed_at_any_moments_loses_nothing_and_doubles_noth
     with PostgresStore(url) as store:
         with streaming(kafka, topic) as stream:
             for _ in range(5):
-                killed = process(kafka, topic, url, tmp_path)
-                before = store.positions("kafka/")
-                eventually(lambda before=before: store.positions("kafka/") != before)  # type: ignore[misc]  # it reads by now
-                time.sleep(moments.uniform(0, 0.5))
-                killed.kill()
-                assert finish(killed)[0] == -signal.SIGKILL
+                with process(kafka, topic, url, tmp_path):
+                    before = store.positions("kafka/")
+                    eventually(lambda before=before: store.positions("kafka/") != before)  # type: ignore[misc]  # it reads by now
+                    time.sleep(moments.uniform(0, 0.5))
         with running(settings_of(kafka, topic), store):
             all_there(store, stream, kafka, topic)
 
@@ -233,13 +236,12 @@ def partitions_of(consumer: Running) -> set[str]:
 
 def test_a_member_that_wakes_after_another_took_its_place_changes_nothing(kafka: Kafka, postgres: Postgres, tmp_path: Path) -> None:
     topic, url = kafka.topic(2), postgres.database()
-    with PostgresStore(url) as store:
+    with PostgresStore(url) as store, process(kafka, topic, url, tmp_path) as sleeper:
         with streaming(kafka, topic) as stream:
-            sleeper = process(kafka, topic, url, tmp_path)
             eventually(lambda: store.positions("kafka/"))
             for _ in range(2):
                 time.sleep(0.3)
-                sleeper.send_signal(signal.SIGSTOP)
+                put_to_sleep(sleeper, postgres, url)
                 with running(settings_of(kafka, topic), store) as other:
                     eventually(lambda: other.value("events_total"))
                     sleeper.send_signal(signal.SIGCONT)
@@ -248,6 +250,18 @@ def test_a_member_that_wakes_after_another_took_its_place_changes_nothing(kafka:
             all_there(store, stream, kafka, topic)
         code, _, errors = finish_in_order(sleeper)
         assert (code, errors) == (0, "")
+
+
+def put_to_sleep(sleeper: subprocess.Popen[str], postgres: Postgres, url: str) -> None:
+    """Stop a process, but not in the middle of a transaction, for whose end others would wait."""
+    busy = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'"
+    while True:
+        sleeper.send_signal(signal.SIGSTOP)
+        time.sleep(0.05)
+        if not postgres.run(busy, url):
+            return
+        sleeper.send_signal(signal.SIGCONT)
+        time.sleep(0.01)
 
 
 def finish_in_order(started: subprocess.Popen[str]) -> tuple[int, str, str]:

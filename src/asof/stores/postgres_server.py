@@ -19,9 +19,10 @@ CONNECT_SECONDS = 10
 """How long to wait for a server that does not answer, unless the URL has a `connect_timeout`."""
 _SESSION = """
 SELECT set_config('TimeZone', 'UTC', false), set_config('extra_float_digits', '1', false), set_config('jit', 'off', false),
-    set_config('application_name', 'asof', false)
+    set_config('application_name', 'asof', false), set_config('idle_in_transaction_session_timeout', '5min', false)
 """
-"""Floats as text keep all their bits whatever the server's settings; compiling a query takes longer than any of ours."""
+"""Floats as text keep all their bits whatever the server's settings; compiling a query takes longer than any of ours; and a process that
+hangs in the middle of a transaction does not hold up the others for ever."""
 
 MENDS: dict[type[psycopg.Error], str] = {
     errors.UndefinedTable: "run asof migrate",
@@ -37,7 +38,13 @@ MENDS: dict[type[psycopg.Error], str] = {
 }
 """What mends an error, where the server does not say it."""
 
-LOST = (errors.AdminShutdown, errors.CrashShutdown, errors.CannotConnectNow, errors.IdleSessionTimeout)
+LOST = (
+    errors.AdminShutdown,
+    errors.CrashShutdown,
+    errors.CannotConnectNow,
+    errors.IdleSessionTimeout,
+    errors.IdleInTransactionSessionTimeout,
+)
 """What a server says before it hangs up."""
 
 
