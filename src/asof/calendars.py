@@ -148,6 +148,11 @@ class Calendars:
     def __bool__(self) -> bool:
         return bool(self.names)
 
+    def check(self) -> None:
+        """Raise `DefinitionError` where there is no calendar of one of the names."""
+        for name in {*self.names.values()}:
+            calendar(name)
+
     def of(self, instrument: str) -> Calendar | None:
         """The calendar of an instrument, None where it has none."""
         name = self.names.get(instrument, self.names.get(EVERYBODY))

@@ -1,9 +1,10 @@
 """The service that `asof run` is: events come in, vectors are kept up to date, and both are watched over HTTP.
 
 1. `/health` and `/metrics` answer from the first moment on.
-2. One thread reads events from Kafka into the store (`jobs.consume`), where brokers are named. Another keeps vectors up to date
+2. The store is opened, and the feature sets are held to its registry. A store that is away is waited for.
+3. One thread reads events from Kafka into the store (`jobs.consume`), where brokers are named. Another keeps vectors up to date
    (`jobs.live`). What fails for a time is told, and tried again by whoever it failed.
-3. It ends when it is told to, or when one of the two ends: batches that have begun are finished, and what ended it is raised.
+4. It ends when it is told to, or when one of the two ends: batches that have begun are finished, and what ended it is raised.
 """
 
 from __future__ import annotations
@@ -13,41 +14,49 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from queue import SimpleQueue
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
 from asof import definitions
 from asof.config import Settings
-from asof.errors import MissingExtra, StoreError
+from asof.errors import MissingExtra, Stopped, StoreError
 from asof.features.feature_set import FeatureSet
 from asof.jobs.live import Live, Plan
 from asof.serving.health import serve
 from asof.stores.store import Store
+from asof.stores.urls import open_store, scheme_of
 from asof.telemetry.health import Health
 from asof.telemetry.metrics import Metrics
 from asof.telemetry.traces import tracing
 
+if TYPE_CHECKING:
+    from asof.sources.kafka import Brokers
+
 END_SECONDS = 20.0
 """How long a batch that has begun may take to finish."""
 RETRY_SECONDS = 5.0
-"""How long to wait before the store is asked again for its feature sets."""
+"""How long to wait before a store that is away is tried again."""
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
 class Service:
-    """The service of some settings, over a store. Raises `ConfigError` and `MissingExtra` where it cannot be begun."""
+    """The service of some settings, over the store of a URL. Raises `StoreError`, `ConfigError` or `MissingExtra` where it cannot begin."""
 
-    def __init__(self, store: Store, settings: Settings) -> None:
-        self._store = store
+    def __init__(self, url: str, settings: Settings) -> None:
+        scheme_of(url)
+        settings.market_calendars.check()
+        self._url = url
         self._settings = settings
+        self._brokers = _brokers(settings) if settings.kafka_bootstrap_servers else None
         self._stop = threading.Event()
         self._ends: SimpleQueue[BaseException | None] = SimpleQueue()
         self.metrics = Metrics()
         self.health = Health(",".join(settings.feature_set_version), settings.pipeline_version, settings.refresh_seconds)
-        self._parts: dict[str, Callable[[], None]] = {"compute": self._compute}
-        if settings.kafka_bootstrap_servers:
-            self._parts["consume"] = self._consumption()
+        self._threads: list[threading.Thread] = []
+        self._store: Store | None = None
 
     def end(self) -> None:
         """Have it end. Safe to call from a signal's handler, and more than once."""
@@ -57,31 +66,62 @@ class Service:
         """Run until it ends; `serving` is told the port. Raises what ended it, unless that was `end`."""
         settings = self._settings
         with tracing(), serve(self.health, self.metrics, settings.health_host, settings.health_port) as port:
-            log.info("running", extra={"store": self._store.url, "address": f"{settings.health_host}:{port}"})
+            log.info("running", extra={"address": f"{settings.health_host}:{port}"})
             serving(port)
-            threads = [threading.Thread(target=self._run, args=[work], name=name, daemon=True) for name, work in self._parts.items()]
-            for thread in threads:
-                thread.start()
+            self._start("compute", self._begin)
             failure = self._ends.get()
             self._stop.set()
             log.info("stopping")
-            for thread in threads:
+            for thread in self._threads:
                 thread.join(END_SECONDS)
+            if self._store is not None:
+                self._store.close()
         if failure is not None:
             raise failure
 
-    def _run(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001  # the main thread raises it
-            self._ends.put(error)
-        else:
+    def _start(self, name: str, work: Callable[[], None]) -> None:
+        """A thread, whose end is the end of all."""
+
+        def run() -> None:
+            try:
+                work()
+            except Stopped:
+                pass
+            except BaseException as error:  # noqa: BLE001  # the main thread raises it
+                self._ends.put(error)
             self._ends.put(None)
 
-    def _compute(self) -> None:
+        self._threads.append(threading.Thread(target=run, name=name, daemon=True))
+        self._threads[-1].start()
+
+    def _begin(self) -> None:
+        store = self._store = self._again(lambda: open_store(self._url))
+        log.info("the store is open", extra={"store": store.url})
+        if self._brokers is not None:
+            self._start("consume", self._consumption(store, self._brokers))
+        feature_sets = self._again(lambda: self._feature_sets(store))
+        self._live(store, feature_sets).run()
+
+    def _again(self, work: Callable[[], T]) -> T:
+        """What `work` answers, once the store is there. Raises `Stopped` where that is not before the end."""
+        while not self._stop.is_set():
+            try:
+                return work()
+            except StoreError as error:
+                self.metrics.store_up.set(0)
+                self.metrics.compute_failed.labels("store").inc()
+                log.error("the store cannot be used yet", extra={"error": str(error), "seconds": RETRY_SECONDS})  # noqa: TRY400  # it says all
+            self._stop.wait(RETRY_SECONDS)
+        raise Stopped
+
+    def _feature_sets(self, store: Store) -> tuple[FeatureSet, ...]:
+        registry = store.registered()
+        return tuple(definitions.find(version, self._settings, registry) for version in self._settings.feature_set_version)
+
+    def _live(self, store: Store, feature_sets: tuple[FeatureSet, ...]) -> Live:
         settings = self._settings
         plan = Plan(
-            self._feature_sets(),
+            feature_sets,
             settings.timeframes,
             frozenset(settings.tickers) or None,
             settings.pipeline_version,
@@ -89,30 +129,18 @@ class Service:
             settings.latest_refresh_seconds,
             settings.market_calendars,
         )
-        Live(self._store, plan, self.metrics, self.health, lambda: datetime.now(UTC), self._stop).run()
+        return Live(store, plan, self.metrics, self.health, lambda: datetime.now(UTC), self._stop)
 
-    def _feature_sets(self) -> tuple[FeatureSet, ...]:
-        """The feature sets, held to the registry. A store that is away is waited for."""
-        while not self._stop.is_set():
-            try:
-                registry = self._store.registered()
-            except StoreError as error:
-                self.metrics.store_up.set(0)
-                self.metrics.compute_failed.labels("store").inc()
-                log.error("the store cannot be used yet", extra={"error": str(error), "seconds": RETRY_SECONDS})  # noqa: TRY400  # it says all
-                self._stop.wait(RETRY_SECONDS)
-            else:
-                return tuple(definitions.find(version, self._settings, registry) for version in self._settings.feature_set_version)
-        return ()
+    def _consumption(self, store: Store, brokers: Brokers) -> Callable[[], None]:
+        from asof.jobs.consume import Consumption, Feed  # noqa: PLC0415  # confluent-kafka is an extra
 
-    def _consumption(self) -> Callable[[], None]:
-        try:
-            from asof.jobs.consume import Consumption, Feed  # noqa: PLC0415  # confluent-kafka is an extra
-            from asof.sources.kafka import Brokers  # noqa: PLC0415  # likewise
-        except ImportError as error:
-            raise MissingExtra(
-                f'events from Kafka need confluent-kafka: pip install "asof[kafka]", or set KAFKA_BOOTSTRAP_SERVERS= for none ({error})'
-            ) from None
-        said = structlog.get_logger("asof.consume")
-        brokers = Brokers(self._settings, said)
-        return Consumption(Feed.of(self._settings), brokers, self._store, self.metrics, self._stop, said).run
+        return Consumption(Feed.of(self._settings), brokers, store, self.metrics, self._stop, structlog.get_logger("asof.consume")).run
+
+
+def _brokers(settings: Settings) -> Brokers:
+    try:
+        from asof.sources.kafka import Brokers  # noqa: PLC0415  # confluent-kafka is an extra
+    except ImportError as error:
+        mend = 'pip install "asof[kafka]", or set KAFKA_BOOTSTRAP_SERVERS= for none'
+        raise MissingExtra(f"events from Kafka need confluent-kafka: {mend} ({error})") from None
+    return Brokers(settings, structlog.get_logger("asof.consume"))

@@ -128,3 +128,48 @@ def eventually(holds: Callable[[], object], seconds: float = 30) -> None:
     while not holds():
         assert time.monotonic() < until, "it does not come to hold"
         time.sleep(0.02)
+
+
+class Stream:
+    """A producer that writes numbered events, with a bad message now and then, until it is ended."""
+
+    def __init__(self, kafka: Kafka, topic: str, make: Callable[[int], bytes]) -> None:
+        self.count = self.junk = 0
+        self._kafka, self._topic, self._make = kafka, topic, make
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ended.wait(0.05):
+            for _ in range(20):
+                self._kafka.producer.produce(self._topic, self._make(self.count), str(self.count))
+                self.count += 1
+            self._kafka.producer.produce(self._topic, b"junk")
+            self.junk += 1
+            self._kafka.producer.poll(0)
+
+    def end(self) -> None:
+        """Stop writing; all that was written is acknowledged."""
+        self._ended.set()
+        self._thread.join()
+        assert self._kafka.producer.flush(60) == 0
+
+
+@contextmanager
+def streaming(kafka: Kafka, topic: str, make: Callable[[int], bytes] = message) -> Iterator[Stream]:
+    """A stream for the block, which has been written whole after it."""
+    stream = Stream(kafka, topic, make)
+    try:
+        yield stream
+    finally:
+        stream.end()
+
+
+def all_there(store: Store, stream: Stream, kafka: Kafka, topic: str) -> None:
+    """Every event once, none else, and every bad message among the dead letters."""
+    ends = {f"kafka/{topic}/{number}": str(end) for number, end in kafka.ends(topic).items() if end}
+    eventually(lambda: store.positions(f"kafka/{topic}/").items() >= ends.items(), 60)
+    assert sorted(stored(store)) == sorted(keys(*range(stream.count)))
+    places = {(m.headers()[1][1], m.headers()[2][1]) for m in kafka.read(f"{topic}.dlq")}
+    assert len(places) == sum(m.value() == b"junk" for m in kafka.read(topic)) >= stream.junk

@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ import pytest
 
 from asof.stores.postgres import PostgresStore
 from asof.stores.postgres_migrations import Policies, migrate
-from tests.jobs.streams import QUICK, Running, eventually, keys, message, running, settings_of, stored
+from tests.jobs.streams import QUICK, Running, all_there, eventually, keys, message, running, settings_of, stored, streaming
 from tests.processes import finish, start
 from tests.servers import kafka as brokers
 from tests.servers.kafka import Kafka
@@ -32,51 +31,6 @@ def own_kafka() -> Iterator[Kafka]:
     """A broker that a test may end and start again."""
     with brokers.private() as broker:
         yield broker
-
-
-class Stream:
-    """A producer that writes numbered events, with a bad message now and then, until it is ended."""
-
-    def __init__(self, kafka: Kafka, topic: str, rate: float = 400) -> None:
-        self.count = self.junk = 0
-        self._kafka, self._topic, self._pause = kafka, topic, 20 / rate
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while not self._ended.wait(self._pause):
-            for _ in range(20):
-                self._kafka.producer.produce(self._topic, message(self.count), str(self.count))
-                self.count += 1
-            self._kafka.producer.produce(self._topic, b"junk")
-            self.junk += 1
-            self._kafka.producer.poll(0)
-
-    def end(self) -> None:
-        """Stop writing; all that was written is acknowledged."""
-        self._ended.set()
-        self._thread.join()
-        assert self._kafka.producer.flush(60) == 0
-
-
-@contextmanager
-def streaming(kafka: Kafka, topic: str) -> Iterator[Stream]:
-    """A stream for the block, which has been written whole after it."""
-    stream = Stream(kafka, topic)
-    try:
-        yield stream
-    finally:
-        stream.end()
-
-
-def all_there(store: PostgresStore, stream: Stream, kafka: Kafka, topic: str) -> None:
-    """Every event once, none else, and every bad message among the dead letters."""
-    eventually(lambda: sum(map(int, store.positions(f"kafka/{topic}/").values())) >= stream.count + stream.junk, 60)
-    found = stored(store)
-    assert found == sorted(keys(*range(stream.count)))
-    places = {(m.headers()[1][1], m.headers()[2][1]) for m in kafka.read(f"{topic}.dlq")}
-    assert len(places) == stream.junk
 
 
 def test_connections_that_the_database_ends_lose_nothing(kafka: Kafka, postgres: Postgres) -> None:

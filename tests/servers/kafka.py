@@ -130,6 +130,16 @@ class Kafka:
         self.producer.flush(30)
         assert lost == []
 
+    def ends(self, topic: str) -> dict[int, int]:
+        """How many messages each partition of a topic has."""
+        client = confluent_kafka.Consumer({"bootstrap.servers": self.bootstrap, "group.id": "look", "log_level": 0})
+        partitions = client.list_topics(topic, timeout=10).topics[topic].partitions
+        found = {
+            number: client.get_watermark_offsets(confluent_kafka.TopicPartition(topic, number), timeout=10)[1] for number in partitions
+        }
+        client.close()
+        return found
+
     def read(self, topic: str) -> list[confluent_kafka.Message]:
         """All messages of a topic."""
         options = {"bootstrap.servers": self.bootstrap, "group.id": "look", "enable.auto.commit": False, "enable.partition.eof": True}

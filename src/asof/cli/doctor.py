@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from asof import __version__
-from asof.calendars import EVERYBODY, calendar
+from asof.calendars import EVERYBODY, Calendars
 from asof.cli.console import JsonOption, StoreOption, emit, out
 from asof.config import FILE, load_settings
 from asof.definitions import defined
@@ -81,8 +81,7 @@ def _calendars(named: dict[str, str]) -> Finding:
     if not named:
         return Finding("ok", "calendars", "none: a bar that is absent is not missed, and daily bars close after a day")
     try:
-        for name in named.values():
-            calendar(name)
+        Calendars(named).check()
     except AsofError as error:
         return Finding("bad", "calendars", str(error), f"correct `calendars` in {FILE} or the environment")
     return Finding("ok", "calendars", ", ".join(f"{'all others' if who == EVERYBODY else who}: {name}" for who, name in named.items()))

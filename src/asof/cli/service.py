@@ -8,8 +8,8 @@ from types import FrameType
 import typer
 
 from asof.cli.console import StoreOption
+from asof.config import load_settings
 from asof.errors import MissingExtra
-from asof.feature_store import connect
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
 """The first of these has the service finish what it has begun; a second one ends it at once."""
@@ -26,18 +26,18 @@ def run(store: StoreOption = None) -> None:
         from asof.telemetry import logs  # noqa: PLC0415  # likewise
     except ImportError as error:
         raise MissingExtra(f'the service needs more: pip install "asof[service,postgres,kafka]" ({error})') from None
-    with connect(store) as opened:
-        logs.configure(opened.settings.log_level, opened.settings.log_format)
-        service = Service(opened.store, opened.settings)
+    settings = load_settings()
+    logs.configure(settings.log_level, settings.log_format)
+    service = Service(store or settings.store_url, settings)
 
-        def end(number: int, frame: FrameType | None) -> None:
-            for other in ENDING:
-                signal.signal(other, signal.SIG_DFL)
-            service.end()
+    def end(number: int, frame: FrameType | None) -> None:
+        for other in ENDING:
+            signal.signal(other, signal.SIG_DFL)
+        service.end()
 
-        before = {number: signal.signal(number, end) for number in ENDING}
-        try:
-            service.run(lambda port: typer.echo(f"/health and /metrics at http://{opened.settings.health_host}:{port}"))
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    before = {number: signal.signal(number, end) for number in ENDING}
+    try:
+        service.run(lambda port: typer.echo(f"/health and /metrics at http://{settings.health_host}:{port}"))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

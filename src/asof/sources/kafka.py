@@ -91,9 +91,12 @@ MENDS = {
 
 ASK_SECONDS = 5.0
 """How long to wait for a broker's answer."""
+QUIET_SECONDS = 10.0
+"""How long the same is not said again."""
 _library_log = logging.getLogger("asof.librdkafka")
 _library_log.addHandler(logging.NullHandler())
-_library_log.addFilter(lambda record: "CONFWARN" not in record.getMessage())  # consumers are given producers' properties, and they theirs
+_library_log.addFilter(lambda record: not any(word in record.getMessage() for word in ("CONFWARN", "FAIL")))
+"""Not shown are properties of producers that consumers are given, and theirs; and failed connections, which `Brokers` tells of."""
 
 
 class Log(Protocol):
@@ -145,6 +148,7 @@ class Brokers:
         self.servers = settings.kafka_bootstrap_servers
         self._log = log
         self._said: KafkaError | None = None
+        self._said_at: dict[int, float] = {}
         self._properties = _given(settings)
         with self.errors("cannot be used"):
             self._admin = AdminClient(self.properties())
@@ -156,7 +160,9 @@ class Brokers:
     def _notice(self, error: KafkaError) -> None:
         if error.code() != KafkaError._ALL_BROKERS_DOWN:  # that says less than what was said before it
             self._said = error
-            self._log.warning("a connection to a broker failed", error=error.str())
+            if time.monotonic() > self._said_at.get(error.code(), -QUIET_SECONDS) + QUIET_SECONDS:
+                self._said_at[error.code()] = time.monotonic()
+                self._log.warning("a connection to a broker failed", error=error.str())
 
     @contextmanager
     def errors(self, doing: str) -> Iterator[None]:
