@@ -121,8 +121,11 @@ def test_a_producer_answers_for_every_message(kafka: Kafka, closed_port: str) ->
         Producer(brokers(closed_port, kafka={"message.timeout.ms": "300"})).send(messages)
 
 
-def test_what_librdkafka_says_goes_to_a_logger(closed_port: str, caplog: pytest.LogCaptureFixture) -> None:
-    asked = brokers(closed_port)
-    with pytest.raises(BrokerError):
-        asked.topics()
-    assert any(record.name == "asof.librdkafka" and "Connection refused" in record.getMessage() for record in caplog.records)
+def test_a_connection_that_fails_again_and_again_is_told_once_in_a_while(closed_port: str, caplog: pytest.LogCaptureFixture) -> None:
+    log = Lines()
+    asked = Brokers(Settings(kafka_bootstrap_servers=closed_port), log)
+    for _ in range(3):
+        with pytest.raises(BrokerError):
+            asked.topics()
+    assert [event for event, facts in log.lines if "Connection refused" in str(facts)] == ["a connection to a broker failed"]
+    assert not caplog.records
