@@ -23,6 +23,7 @@ from pathlib import Path
 import backfill
 import cold
 import cycle
+import events
 import fs_v1
 import imports
 import join
@@ -38,6 +39,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Result]] = {
     "backfill": backfill.run,
     "postgres_write": postgres_io.write,
     "postgres_read": postgres_io.read,
+    "events": events.run,
     "cycle": cycle.run,
     "memory": memory.run,
     "imports": imports.run,
@@ -45,7 +47,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Result]] = {
 }
 """Every benchmark by its name."""
 
-PACKAGES = ("numpy", "numba", "pyarrow", "duckdb", "psycopg", "polars", "pandas", "adbc-driver-postgresql", "pgpq")
+PACKAGES = ("numpy", "numba", "pyarrow", "duckdb", "psycopg", "confluent-kafka", "polars", "pandas", "adbc-driver-postgresql", "pgpq")
 COLUMNS = ("", "seconds", "rows/s", "x ours", "")
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 NEW_PAGE = f"# Performance\n\n{BEGIN}\n{END}\n"

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from asof.serving.health import serve
-from asof.telemetry.health import Health
-from asof.telemetry.metrics import Metrics
+from tests.jobs.streams import message
+from tests.servers.kafka import Kafka
+from tests.servers.postgres import Postgres
 from tests.servers.prometheus import Prometheus, prometheus
+from tests.servers.service import service
 from tests.test_docs import anchors
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,50 +81,44 @@ def test_what_provisions_it_finds_it_and_its_prometheus():
     assert "./observability/grafana/dashboards:/var/lib/grafana/dashboards:ro" in compose["services"]["grafana"]["volumes"]
 
 
-def work(metrics: Metrics, health: Health, done: threading.Event) -> None:
-    """A service at work: everything that can move does."""
+BAR = """
+INSERT INTO ohlcv (instrument_id, timeframe, ts, open, high, low, close, volume, source)
+VALUES ('AAPL', '1m', date_trunc('minute', now()) - {0} * interval '1 minute', 1, 2, 0.5, 1 + {0} % 7, 100, 'ingestor')
+ON CONFLICT (instrument_id, timeframe, ts) DO UPDATE SET close = ohlcv.close + 1
+"""
+
+
+def keep_busy(postgres: Postgres, url: str, kafka: Kafka, topic: str, done: threading.Event) -> None:
+    """Bars that come and are corrected, events, messages that cannot be used, and now and then a database that hangs up."""
     for k in range(10_000):
-        metrics.compute_runs.inc()
-        metrics.vectors_upserted.inc(20)
-        metrics.compute_failed.labels("database").inc()
-        metrics.quality_flags.labels("NO_EVENTS").inc(3)
-        metrics.compute_seconds.observe(0.02 + k % 7 / 10)
-        metrics.upsert_seconds.observe(0.01 + k % 3 / 100)
-        metrics.last_success.set_to_current_time()
-        metrics.last_feature_ts.labels("1m").set_to_current_time()
-        metrics.cached_events.set(k % 5)
-        metrics.events.labels("stored").inc(2)
-        metrics.messages_refused.labels("schema").inc()
-        metrics.dead_letters.inc()
-        metrics.lag_messages.labels("events.enriched.v1", "0").set(k % 9)
-        metrics.lag_seconds.labels("events.enriched.v1", "0").set(k % 2)
-        metrics.store_up.set(1)
-        metrics.broker_up.set(1)
-        health.succeeded()
-        if done.wait(0.1):
+        postgres.run(BAR.format(k % 60 + 2), url)
+        kafka.write(topic, message(k), b"junk")
+        if k % 10 == 0:
+            postgres.cut_off(url)
+        if done.wait(0.2):
             return
 
 
 @pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """A Prometheus with our configuration, each second instead of every ten, that watches a service at work."""
-    folder = tmp_path_factory.mktemp("prometheus")
-    metrics, health, done = Metrics(), Health("fs_v1", "feature-store.v1.0", 60), threading.Event()
+def watched(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, kafka: Kafka) -> Iterator[Prometheus]:
+    """A Prometheus with our configuration, each second instead of every ten, that watches the real service at work."""
+    folder, url, topic, done = tmp_path_factory.mktemp("prometheus"), postgres.database(), kafka.topic(), threading.Event()
     configuration = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
     configuration["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     (folder / "rules").mkdir()
     for path in (FOLDER / "rules").glob("*.yml"):
         (folder / "rules" / path.name).write_text(re.sub(r"interval: 1m\b", "interval: 1s", path.read_text()))
-    working = threading.Thread(target=work, args=(metrics, health, done))
-    with serve(health, metrics, "127.0.0.1", 0) as port, health.computing():
-        configuration["scrape_configs"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{port}"]
-        working.start()
+    topics = {"ENRICHED_TOPIC": topic, "FEATURE_DLQ_TOPIC": f"{topic}.dlq", "KAFKA_GROUP": topic}
+    work = threading.Thread(target=keep_busy, args=(postgres, url, kafka, topic, done))
+    with service(folder / "service", url, KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap, FEATURE_TIMEFRAMES="1m", **topics) as running:
+        configuration["scrape_configs"][0]["static_configs"][0]["targets"] = [running.address.removeprefix("http://")]
+        work.start()
         try:
             with prometheus(configuration, folder) as server:
                 yield server
         finally:
             done.set()
-            working.join()
+            work.join()
 
 
 def expressions() -> dict[str, str]:
@@ -155,5 +150,5 @@ def test_every_rule_can_be_evaluated_and_a_service_at_work_alarms_only_for_what_
 
     watched.wait_for(lambda: all(rule["health"] == "ok" for rule in groups()), "every rule is evaluated")
     critical = {rule["name"] for rule in groups() if rule["type"] == "alerting" and rule["state"] == "firing"}
-    assert critical <= {"FeatureStoreDeadLetters"}
+    assert critical <= {"FeatureStoreDeadLetters"}, critical
     assert watched.query("job:feature_store_fresh:bool")[0]["value"][1] == "1"
