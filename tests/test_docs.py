@@ -29,7 +29,7 @@ from asof.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-ON_POSTGRES = ("postgres.md", "operations.md", "troubleshooting.md")
+ON_POSTGRES = ("postgres.md", "kafka.md", "operations.md", "troubleshooting.md")
 """The pages whose queries are for a server."""
 SCRIPT = ROOT / "scripts" / "generate_reference.py"
 
@@ -109,6 +109,7 @@ def fill(url: str, folder: Path) -> None:
         later.write_text("instrument_id,ts,close,volume\nALFA,2024-06-10T14:30:00Z,41.5,1000\nALFA,2024-06-11T14:30:00Z,41,-1\n")
         store.ingest_bars(later, timeframe="1d")
         store.backfill("fs_v1", "1d")
+        store.store.move({"kafka/events.enriched.v1/0": "1742"})
 
 
 def test_the_reference_pages_are_what_the_source_says():
