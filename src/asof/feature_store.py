@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 from asof import definitions
 from asof.config import Settings, load_settings
-from asof.errors import NotFound
+from asof.errors import DefinitionError, NotFound, did_you_mean
 from asof.features.feature_set import FeatureSet
 from asof.jobs import backfill as backfilling
 from asof.jobs import explain as explaining
@@ -19,6 +22,7 @@ from asof.jobs.explain import Explained
 from asof.jobs.following import Follower
 from asof.jobs.ingest import Ingestion, IngestReport
 from asof.jobs.parts import computed, memory_bytes, pieces
+from asof.jobs.replay import Replay
 from asof.jobs.verify import Verified
 from asof.jobs.work import Report, Work, joined
 from asof.records import ArrowStream, Frame
@@ -165,20 +169,51 @@ class FeatureStore:
         seed: int = 0,
         threads: int | None = None,
         memory: str = "2GB",
+        against: str = "inputs",
         progress: backfilling.Progress = lambda done, total: None,
     ) -> Verified:
-        """Compute stored vectors again from stored inputs and compare them bit for bit; writes nothing. See `asof verify`."""
-        work = Work(self.store, self._registered(feature_set), timeframe, datetime.now(UTC), "verify", threads, self._calendars)
+        """Compute stored vectors again from stored inputs and compare them bit for bit; writes nothing. See `asof verify`.
+
+        `against="replay"` compares them with what a replay of the inputs through the live code gives.
+        """
         check_timeframe(timeframe)
+        if against not in ("inputs", "replay"):
+            raise DefinitionError(f"against={against!r} is neither 'inputs' nor 'replay'{did_you_mean(against, ['inputs', 'replay'])}")
+        work = Work(self.store, self._registered(feature_set), timeframe, datetime.now(UTC), "verify", threads, self._calendars)
+        names = None if instruments is None else tuple(instruments)
+        if sample is not None:
+            names = verifying.some(work, names, sample, seed)
+        first, last = _time(start, "start"), _time(end, "end", through=True)
+        verify = partial(verifying.verify, work, instruments=names, start=first, end=last, memory=memory_bytes(memory))
+        if against == "inputs":
+            return _summed(verify(), progress)
+        with closing(open_store("duckdb://")) as scratch:
+            Replay(work, scratch, names, seed=seed).run()
+            replayed = replace(work, store=scratch)
+            return _summed(verify(made=lambda _, part: verifying.stored(replayed, part)), progress)
+
+    def replay(
+        self,
+        feature_set: Sets,
+        timeframe: str,
+        into: FeatureStore,
+        *,
+        instruments: Iterable[str] | None = None,
+        start: Time = None,
+        end: Time = None,
+        pace: float | None = None,
+        seed: int = 0,
+        threads: int | None = None,
+        progress: backfilling.Progress = lambda done, total: None,
+    ) -> Report:
+        """Feed stored bars and events through the live code in the order in which they became known, `into` an empty store.
+
+        `[start, end]` are moments of becoming known: what was known before `start` goes in at once. `pace` is how many seconds of history
+        pass in one; as fast as it can where it is not given. See `asof replay`.
+        """
         names = None if instruments is None else tuple(instruments)
         first, last = _time(start, "start"), _time(end, "end", through=True)
-        found = Verified()
-        for piece, rows in verifying.verify(
-            work, instruments=names, start=first, end=last, sample=sample, seed=seed, memory=memory_bytes(memory)
-        ):
-            found += piece
-            progress(piece.rows, rows)
-        return found
+        return Replay(self._work(feature_set, timeframe, threads), into.store, names, first, last, pace, seed).run(progress)
 
     def explain(self, feature_set: Sets, timeframe: str, instrument: str, ts: datetime | str, *, known_at: Time = None) -> Explained:
         """One vector with the value of every expression, the bars and events that went in, and why its flags are raised."""
@@ -281,6 +316,14 @@ def connect(url: str | None = None, *, memory: str | None = None, threads: int |
     """
     settings = load_settings()
     return FeatureStore(open_store(url or settings.store_url, memory=memory, threads=threads, create=create), settings)
+
+
+def _summed(pieces: Iterable[tuple[Verified, int]], progress: backfilling.Progress) -> Verified:
+    found = Verified()
+    for piece, rows in pieces:
+        found += piece
+        progress(piece.rows, rows)
+    return found
 
 
 def _time(value: Time, what: str, *, through: bool = False) -> datetime | None:

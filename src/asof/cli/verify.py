@@ -20,6 +20,9 @@ def verify(
     instrument: InstrumentOption = None,
     sample: Annotated[int | None, typer.Option(min=1, help="Only so many instruments, chosen at random.")] = None,
     seed: Annotated[int, typer.Option(help="Which ones: the same for the same number.")] = 0,
+    against: Annotated[
+        str, typer.Option(help="`inputs` computes what is stored again; `replay` feeds it through the live code as it became known.")
+    ] = "inputs",
     threads: Annotated[int | None, typer.Option(min=1, max=1024, help="Threads; all processors by default.")] = None,
     memory: Annotated[str, typer.Option(help="Memory to stay within.")] = "2GB",
     store: StoreOption = None,
@@ -35,6 +38,7 @@ def verify(
             end=end,
             sample=sample,
             seed=seed,
+            against=against,
             threads=threads,
             memory=memory,
             progress=step,

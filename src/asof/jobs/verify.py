@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -74,39 +74,37 @@ def verify(
     instruments: tuple[str, ...] | None = None,
     start: datetime | None = None,
     end: datetime | None = None,
-    sample: int | None = None,
-    seed: int = 0,
     memory: int = MEMORY,
+    made: Callable[[Work, Part], pa.Table] = computed,
 ) -> Iterator[tuple[Verified, int]]:
-    """What each piece holds, and how many vectors there are in all; `sample` looks at so many instruments, chosen by `seed`.
+    """What each piece holds, and how many vectors there are in all; `made` gives what they should be.
 
     Raises `NotFound` where there are no bars.
     """
-    if sample is not None:
-        instruments = _some(work, instruments, sample, seed)
     todo = pieces(work, instruments, start, end, memory)
     for part in todo.parts:
-        yield compare(work.table, _stored(work, part), computed(work, part)), todo.rows
+        yield compare(work.table, stored(work, part), made(work, part)), todo.rows
 
 
-def _some(work: Work, instruments: tuple[str, ...] | None, sample: int, seed: int) -> tuple[str, ...]:
+def some(work: Work, instruments: tuple[str, ...] | None, sample: int, seed: int) -> tuple[str, ...]:
     """So many of the instruments that have bars, always the same for one seed."""
     names = work.store.spans(work.timeframe)["instrument_id"].to_pylist()
     chosen = sorted(set(names) & set(instruments)) if instruments else names
     return tuple(sorted(random.Random(seed).sample(chosen, min(sample, len(chosen)))))  # noqa: S311  # a choice to be made again
 
 
-def _stored(work: Work, part: Part) -> pa.Table:
+def stored(work: Work, part: Part) -> pa.Table:
+    """The vectors of a part as the store has them."""
     return joined(work.store.read(work.table, part.wanted(work)), work.table.schema)
 
 
-def compare(table: Table, stored: pa.Table, made: pa.Table) -> Verified:
+def compare(table: Table, kept: pa.Table, made: pa.Table) -> Verified:
     """Two tables of vectors of one timeframe, row by row of their keys."""
-    there, here = (t.select(KEY).append_column(name, pa.array(np.arange(len(t)))) for t, name in ((stored, "stored"), (made, "made")))
+    there, here = (t.select(KEY).append_column(name, pa.array(np.arange(len(t)))) for t, name in ((kept, "stored"), (made, "made")))
     both = there.join(here, list(KEY), join_type="full outer")
     missing, extra = both.filter(pc.is_null(both["stored"])), both.filter(pc.is_null(both["made"]))
     pairs = both.filter(pc.and_(pc.is_valid(both["stored"]), pc.is_valid(both["made"]))).sort_by("made")
-    one, other = stored.take(pairs["stored"]), made.take(pairs["made"])
+    one, other = kept.take(pairs["stored"]), made.take(pairs["made"])
     wrong = {name: _differs(one[name], other[name]) for name in table.compared}
     rows = np.logical_or.reduce([np.zeros(len(pairs), np.bool_), *wrong.values()])
     return Verified(
@@ -130,9 +128,9 @@ def _examples(
     one: pa.Table, other: pa.Table, wrong: dict[str, Bools], rows: Bools, missing: pa.Table, extra: pa.Table
 ) -> Iterable[Difference]:
     for row in np.flatnonzero(rows)[:EXAMPLES]:
-        stored, made = one.slice(int(row), 1).to_pylist()[0], other.slice(int(row), 1).to_pylist()[0]
+        kept, made = one.slice(int(row), 1).to_pylist()[0], other.slice(int(row), 1).to_pylist()[0]
         name = next(name for name, differs in wrong.items() if differs[row])
-        yield Difference(stored["instrument_id"], stored["ts"], name, stored[name], made[name])
+        yield Difference(kept["instrument_id"], kept["ts"], name, kept[name], made[name])
     for key in missing.slice(0, EXAMPLES).to_pylist():
         yield Difference(key["instrument_id"], key["ts"], "", None, "a vector")
     for key in extra.slice(0, EXAMPLES).to_pylist():

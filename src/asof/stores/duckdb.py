@@ -22,7 +22,7 @@ from asof.features.feature_set import FeatureSet
 from asof.records import BARS, QUALITY_LOG, QUARANTINE
 from asof.stores import duckdb_writing as writing
 from asof.stores.duckdb_writing import rows_of, seen_as, time_of
-from asof.stores.statements import column_types, condition, held, known_as, listed, quoted, revisions
+from asof.stores.statements import column_types, condition, every_revision, held, known_as, listed, quoted, revisions
 from asof.stores.store import (
     BARS_TABLE,
     CHANGES,
@@ -32,6 +32,7 @@ from asof.stores.store import (
     Registered,
     Selection,
     Table,
+    revised,
     vectors_table,
 )
 from asof.timeframes import timeframe as timeframe_micros
@@ -204,12 +205,20 @@ class DuckDBStore:
         where, parameters = condition(table, selection, time, _among)
         names = listed(columns or table.schema.names)
         source, known = revisions(table, selection.known_at, "main.")
+        yield from self._streamed(f"SELECT {names} FROM {source} WHERE {where}{order}", [*known, *parameters], table.schema)
+
+    def revisions(self, table: Table, selection: Selection) -> Iterator[pa.Table]:
+        """See `Store.revisions`."""
+        where, parameters = condition(table, selection, time_of(table), _among)
+        schema = revised(table)
+        yield from self._streamed(f"SELECT {listed(schema.names)} FROM {every_revision(table, 'main.')} WHERE {where}", parameters, schema)
+
+    def _streamed(self, sql: str, parameters: list[object], schema: pa.Schema) -> Iterator[pa.Table]:
         cursor = self._connection.cursor()
         try:
             with self._errors(_cannot_read):
-                found = cursor.sql(f"SELECT {names} FROM {source} WHERE {where}{order}", params=[*known, *parameters])
-                for batch in found.to_arrow_reader(BATCH_ROWS):
-                    yield _typed(pa.Table.from_batches([batch]), table)
+                for batch in cursor.sql(sql, params=parameters).to_arrow_reader(BATCH_ROWS):
+                    yield _typed(pa.Table.from_batches([batch]), schema)
         finally:
             cursor.close()
 
@@ -223,7 +232,7 @@ class DuckDBStore:
                 parameters = {"timeframe": timeframe, "reach": reach, **row}
                 found.append(self._connection.sql(search.format(columns=names), params=parameters).to_arrow_table())
         bars = pa.concat_tables(found) if found else BARS.empty_table()
-        return _typed(bars.select(columns), BARS_TABLE)
+        return _typed(bars.select(columns), BARS)
 
     def as_of(
         self, table: Table, entities: pa.Table, timeframe: str, columns: tuple[str, ...], known_at: datetime | None = None
@@ -240,7 +249,7 @@ class DuckDBStore:
                 " ON e.instrument_id = v.instrument_id AND e.event_timestamp >= v.available_at ORDER BY e.row",
                 params=parameters,
             ).to_arrow_table()
-        return _typed(found, table)
+        return _typed(found, table.schema)
 
     def latest(self, table: Table, selection: Selection) -> pa.Table:
         """See `Store.latest`."""
@@ -256,7 +265,7 @@ class DuckDBStore:
                 " ORDER BY instrument_id",
                 params=[*known, *known, *parameters],
             ).to_arrow_table()
-        return _typed(found, table)
+        return _typed(found, table.schema)
 
     def withdraw(self, table: Table, keys: pa.Table, known_at: datetime) -> int:
         """See `Store.withdraw`."""
@@ -370,9 +379,9 @@ class DuckDBStore:
         self.close()
 
 
-def _typed(found: pa.Table, table: Table) -> pa.Table:
-    """A result in the types of the table's schema: DuckDB names the zone and the items of a list its own way."""
-    return found.cast(pa.schema([table.schema.field(name) for name in found.column_names]))
+def _typed(found: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A result in the types of a schema: DuckDB names the zone and the items of a list its own way."""
+    return found.cast(pa.schema([schema.field(name) for name in found.column_names]))
 
 
 def _among(names: list[str]) -> tuple[str, list[object]]:

@@ -25,7 +25,7 @@ from asof.stores.postgres_migrations import LAYOUT, check, timescale
 from asof.stores.postgres_server import Connection, Server, query
 from asof.stores.postgres_tables import VECTORS, Bars, Events, Layout, Vectors
 from asof.stores.postgres_writing import copied_out, copy_into
-from asof.stores.statements import column_types, condition, held, known_as, listed, quoted, revisions
+from asof.stores.statements import column_types, condition, every_revision, held, known_as, listed, quoted, revisions
 from asof.stores.store import (
     BARS_TABLE,
     CHANGES,
@@ -36,6 +36,7 @@ from asof.stores.store import (
     Registered,
     Selection,
     Table,
+    revised,
     vectors_table,
 )
 
@@ -216,6 +217,16 @@ class PostgresStore:
                 tie = "" if layout.time == "ts" else ', event_id COLLATE "C"'
                 sql += f" ORDER BY {BYTEWISE}, {layout.time}{tie}"
             yield from copied_out(connection, sql, [*known, *parameters, *version], _schema(table, names), BATCH_ROWS)
+
+    def revisions(self, table: Table, selection: Selection) -> Iterator[pa.Table]:
+        """See `Store.revisions`."""
+        with self._server.connection() as connection:
+            layout, schema = self._layout(connection, table), revised(table)
+            where, parameters = condition(layout.stored, selection, layout.time, _among, BYTEWISE)
+            only, version = layout.only()
+            columns = f"{layout.columns(table.schema.names, 'm')}, m.known_from, m.known_to"
+            sql = f"SELECT {columns} FROM {every_revision(layout.stored)} AS m WHERE {where} AND {only}"
+            yield from copied_out(connection, sql, [*parameters, *version], schema, BATCH_ROWS)
 
     def around(self, timeframe: str, spans: pa.Table, reach: int, columns: tuple[str, ...]) -> pa.Table:
         """See `Store.around`."""

@@ -102,6 +102,13 @@ def revisions(table: Table, known_at: datetime | None, schema: str = "") -> tupl
     return f"({held(table, '?', schema)})", [known_at] * 3
 
 
+def every_revision(table: Table, schema: str = "") -> str:
+    """The rows that are held to be true, and all that were."""
+    name, columns = quoted(table.name), listed(dict.fromkeys((*table.schema.names, "known_from")))
+    current = f"SELECT {columns}, NULL::TIMESTAMPTZ AS known_to FROM {schema}{name}"
+    return f"({current} UNION ALL SELECT {columns}, known_to FROM history.{name})"
+
+
 def held(table: Table, known: str, schema: str = "") -> str:
     """The rows that were held to be true at a moment, which `known` stands for three times."""
     name, columns = quoted(table.name), listed(dict.fromkeys((*table.schema.names, "known_from")))

@@ -30,6 +30,11 @@ EVENTS_TABLE = Table(
 )
 
 
+def revised(table: Table) -> pa.Schema:
+    """The schema of a table's revisions: its columns, and from when and until when each was held to be true."""
+    return pa.schema([*table.schema, ("known_from", UTC), ("known_to", UTC)])
+
+
 def vectors_table(feature_set: FeatureSet) -> Table:
     """The table of a feature set's vectors. Who computed a vector, and when, does not make it another."""
     names = tuple(feature_set.features)
@@ -108,6 +113,10 @@ class Store(Protocol):
         self, table: Table, selection: Selection, columns: tuple[str, ...] | None = None, *, ordered: bool = True
     ) -> Iterator[pa.Table]:
         """The selected rows by key, or in any order if not `ordered`, in tables of bounded size."""
+        ...
+
+    def revisions(self, table: Table, selection: Selection) -> Iterator[pa.Table]:
+        """Every revision of the selected rows, as `revised` says, in any order; `known_to` is null where it is in force."""
         ...
 
     def around(self, timeframe: str, spans: pa.Table, reach: int, columns: tuple[str, ...]) -> pa.Table:

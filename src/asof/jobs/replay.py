@@ -1,0 +1,246 @@
+"""Replay: stored history goes through the code of the live service, in the order in which it became known, on a clock of its own.
+
+1. `arrivals` reads every revision of the bars and events, each with the moment it became known: a bar with its close (or when its source
+   says), an event with its scores, a correction or a withdrawal when the store learned it. What came at one moment is put in an order by
+   chance, always the same for one seed.
+2. `chunks` cuts them where one would change what is computed from those before it, so that what the loop sees in between is what it
+   would have seen; with a pace, also into ticks of the clock.
+3. Each chunk is written to the scratch store as a source would write it, the clock is set to its end, and the loop runs a cycle.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC as ZONE
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from asof.engine.panel import Ints
+from asof.errors import NotFound, StoreError
+from asof.jobs.backfill import Progress
+from asof.jobs.live import Live, Plan
+from asof.jobs.work import Report, Work
+from asof.records import Bools, micros
+from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Selection, Store, Table, revised
+from asof.telemetry.health import Health
+from asof.telemetry.metrics import Metrics
+from asof.timeframes import timeframe as timeframe_micros
+
+MOST_ROWS = 200_000
+"""Rows of a chunk."""
+TICK_SECONDS = 0.25
+"""With a pace, the clock moves on so often."""
+FOREVER = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """Revisions in the order in which they became known, at `times`.
+
+    Row k is row `row[k]` of the `bars` or of the `events`; `gone` tells which are withdrawals. `instrument` and `key` number instruments
+    and records, `place` is the time from which on a row can reach vectors.
+    """
+
+    bars: pa.Table
+    events: pa.Table
+    times: Ints
+    row: Ints
+    is_bar: Bools
+    gone: Bools
+    instrument: Ints
+    key: Ints
+    place: Ints
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+
+def arrivals(work: Work, instruments: tuple[str, ...] | None, seed: int = 0) -> Arrivals:
+    """What became known of some instruments, or of all, and when."""
+    bars = _revisions(work.store, BARS_TABLE, Selection(work.timeframe, instruments))
+    nobody = () if not work.feature_set.event_window else instruments
+    events = _revisions(work.store, EVENTS_TABLE, Selection(None, nobody))
+    names = pc.unique(pa.chunked_array([*bars["instrument_id"].chunks, *events["instrument_id"].chunks], pa.string()))
+    known = [_known_bars(work, bars), np.maximum(micros(events["scored_at_utc"]), micros(events["enriched_at_utc"]))]
+    ids = [_numbers(bars, ("instrument_id", "ts")), _numbers(events, ("instrument_id", "event_id"))]
+    offset = int(ids[0].max(initial=-1)) + 1
+    parts = [_times(bars, known[0], ids[0]), _times(events, known[1], ids[1] + offset)]
+    times, row, gone, key, since = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    is_bar = np.arange(len(times)) < len(parts[0][0])
+    coded = [np.asarray(pc.index_in(t["instrument_id"], names)).astype(np.int64) for t in (bars, events)]
+    places = [micros(bars["ts"]), micros(events["enriched_at_utc"])]
+    instrument, place = (np.where(is_bar, _at(columns[0], row, is_bar), _at(columns[1], row, ~is_bar)) for columns in (coded, places))
+    chance = np.random.default_rng(seed).permutation(int(key.max(initial=-1)) + 1)
+    order = np.lexsort((since, chance[key], times))
+    return Arrivals(bars, events, times[order], row[order], is_bar[order], gone[order], instrument[order], key[order], place[order])
+
+
+def _revisions(store: Store, table: Table, selection: Selection) -> pa.Table:
+    return pa.concat_tables([revised(table).empty_table(), *store.revisions(table, selection)]).combine_chunks()
+
+
+def _known_bars(work: Work, bars: pa.Table) -> Ints:
+    """When bars can be known at the earliest: as their source says, or at their close."""
+    ts = micros(bars["ts"])
+    closes = ts + timeframe_micros(work.timeframe)
+    for name in pc.unique(bars["instrument_id"]).to_pylist() if work.calendars else ():
+        mine = np.flatnonzero(np.asarray(pc.equal(bars["instrument_id"], name)))
+        closes[mine] = work.calendars.closes(name, ts[mine], work.timeframe)
+    said = bars["available_at"]
+    return np.where(np.asarray(pc.is_valid(said)), micros(pc.fill_null(said, datetime(1970, 1, 1, tzinfo=ZONE))), closes)
+
+
+def _numbers(rows: pa.Table, key: tuple[str, str]) -> Ints:
+    """A number for each record, the same for its revisions."""
+    first, second = (rows[name].combine_chunks().dictionary_encode() for name in key)
+    return np.asarray(first.indices).astype(np.int64) * len(second.dictionary) + np.asarray(second.indices).astype(np.int64)
+
+
+def _times(rows: pa.Table, known: Ints, keys: Ints) -> tuple[Ints, Ints, Bools, Ints, Ints]:
+    """The arrivals of revisions: their times, their rows, which are withdrawals, their records, and since when the store knew.
+
+    The first revision of a record arrives when it could be known, the others when the store learned them, and none before the one before.
+    """
+    since, until = micros(rows["known_from"]), micros(pc.fill_null(rows["known_to"], datetime.max.replace(tzinfo=ZONE)))
+    order = np.lexsort((since, keys))
+    again, followed = np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.bool_)
+    again[order[1:]] = np.diff(keys[order]) == 0
+    followed[order[:-1]] = again[order[1:]] & (since[order[1:]] == until[order[:-1]])
+    ended = np.flatnonzero(np.asarray(pc.is_valid(rows["known_to"])) & ~followed)
+    row = np.concatenate((np.arange(len(rows)), ended))
+    since = np.concatenate((since, until[ended]))
+    times = np.concatenate((np.where(again, np.maximum(known, since[: len(rows)]), known), np.maximum(known[ended], until[ended])))
+    order = np.lexsort((since, keys[row]))
+    starts = np.flatnonzero(np.diff(keys[row][order], prepend=-1))
+    stops = np.append(starts[1:], len(row))
+    for start, stop in zip(starts[stops > starts + 1].tolist(), stops[stops > starts + 1].tolist(), strict=True):
+        times[order[start:stop]] = np.maximum.accumulate(times[order[start:stop]])
+    return times, row, np.arange(len(row)) >= len(rows), keys[row], since
+
+
+def _at(column: Ints, row: Ints, mine: Bools) -> Ints:
+    """A column's values at rows, where these are its own."""
+    return column[np.where(mine, row, 0)] if len(column) else np.zeros(len(row), np.int64)
+
+
+def chunks(found: Arrivals, ends: Ints | None = None) -> Iterator[tuple[int, int]]:
+    """The arrivals in chunks, none of which holds a row that would change what those before it in the chunk give; and no end within one."""
+    before, start = _changes(found), 0
+    stops = np.unique(np.concatenate((np.flatnonzero(before >= 0), np.zeros(0, np.int64) if ends is None else ends, [len(found)])))
+    forced = set() if ends is None else set(ends.tolist())
+    for stop in stops.tolist():
+        while stop - start > MOST_ROWS:
+            yield start, start + MOST_ROWS
+            start += MOST_ROWS
+        if stop > start and (stop == len(found) or stop in forced or before[stop] >= start):
+            yield start, stop
+            start = stop
+
+
+def _changes(found: Arrivals) -> Ints:
+    """For each arrival the last one before it whose vector it may change, or whose record it is; -1 where there is none."""
+    before = np.full(len(found), -1, np.int64)
+    order = np.argsort(found.key, kind="stable")
+    again = np.flatnonzero(np.diff(found.key[order]) == 0)
+    before[order[again + 1]] = order[again]
+    for rows in np.split(np.argsort(found.instrument, kind="stable"), np.cumsum(np.bincount(found.instrument))[:-1]) if len(found) else ():
+        bars = found.is_bar[rows]
+        newest = np.maximum.accumulate(np.where(bars, found.place[rows], -FOREVER))
+        latest = np.maximum.accumulate(np.where(bars, np.arange(len(rows)), -1))
+        late = 1 + np.flatnonzero(found.place[rows[1:]] <= newest[:-1])
+        before[rows[late]] = np.maximum(before[rows[late]], rows[latest[late - 1]])
+    return before
+
+
+@dataclass
+class Replay:
+    """A replay into a scratch store. `pace` is how many seconds of history pass in one; None goes as fast as it can."""
+
+    work: Work
+    scratch: Store
+    instruments: tuple[str, ...] | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+    pace: float | None = None
+    seed: int = 0
+    told: Callable[[datetime], None] = lambda moment: None
+
+    def run(self, progress: Progress = lambda done, total: None) -> Report:
+        """Feed what became known up to `end`; what did before `start` goes in at once. Raises `NotFound` where there is nothing."""
+        found = arrivals(self.work, self.instruments, self.seed)
+        last = len(found) if self.end is None else int(np.searchsorted(found.times, _microseconds(self.end), side="right"))
+        if len(self.scratch.spans()):
+            raise StoreError(f"{self.scratch.url} has bars already: a replay begins with an empty store")
+        if not found.is_bar[:last].any():
+            raise NotFound(f"the store has no {self.work.timeframe} bars to replay")
+        first = 0 if self.start is None else int(np.searchsorted(found.times, _microseconds(self.start)))
+        loop, done = self._loop(), Report()
+        for begin, stop in chunks(found, self._ends(found, first, last)):
+            if begin >= last:
+                break
+            self._wait(found, first, begin)
+            done += self._feed(loop, found, begin, stop)
+            progress(stop - begin, last)
+        if self.end is None:
+            self._set(_closed(self.work, found))
+            done += self._cycle(loop)
+        return done
+
+    def _cycle(self, loop: Live) -> Report:
+        done = loop.cycle()
+        if loop.health.report()["status"] != "ok" and not done.failed:
+            raise StoreError(f"{self.scratch.url} failed in the middle of the replay; the log says how")
+        return done
+
+    def _loop(self) -> Live:
+        work = self.work
+        names = None if self.instruments is None else frozenset(self.instruments)
+        plan = Plan((work.feature_set,), (work.timeframe,), names, work.pipeline_version, 1.0, calendars=work.calendars)
+        health = Health(work.feature_set.version, work.pipeline_version, 1.0)
+        return Live(self.scratch, plan, Metrics(), health, lambda: self._now)
+
+    def _set(self, microseconds: int) -> None:
+        self._now = datetime.fromtimestamp(microseconds // 1_000_000, ZONE).replace(microsecond=microseconds % 1_000_000)
+        self.told(self._now)
+
+    def _ends(self, found: Arrivals, first: int, last: int) -> Ints:
+        """Where chunks have to end: behind what was there before, at the end, and at the ticks of the clock."""
+        ends = [first, last]
+        if self.pace is not None and first < last:
+            tick = max(1, int(self.pace * TICK_SECONDS * 1_000_000))
+            ends += (first + 1 + np.flatnonzero(np.diff(found.times[first:last] // tick))).tolist()
+        return np.unique(np.asarray(ends, np.int64))
+
+    def _wait(self, found: Arrivals, first: int, begin: int) -> None:
+        """Until the moment of the next chunk has come, where there is a pace."""
+        if self.pace is None or begin < first:
+            return
+        if begin == first:
+            self._began = time.monotonic()
+        passed = (found.times[begin] - found.times[first]) / 1_000_000 / self.pace
+        time.sleep(max(0.0, self._began + passed - time.monotonic()))
+
+    def _feed(self, loop: Live, found: Arrivals, begin: int, stop: int) -> Report:
+        """Write a chunk, and let the loop see it."""
+        self._set(int(found.times[stop - 1]))
+        rows, is_bar, gone = found.row[begin:stop], found.is_bar[begin:stop], found.gone[begin:stop]
+        for table, revisions, mine in ((BARS_TABLE, found.bars, is_bar), (EVENTS_TABLE, found.events, ~is_bar)):
+            if (new := rows[mine & ~gone]).size:
+                self.scratch.upsert(table, revisions.select(table.schema.names).take(pa.array(np.sort(new))), self._now)
+            if (old := rows[mine & gone]).size:
+                self.scratch.withdraw(table, revisions.select(list(table.key)).take(pa.array(np.sort(old))), self._now)
+        return self._cycle(loop) if found.is_bar[:stop].any() else Report()
+
+
+def _closed(work: Work, found: Arrivals) -> int:
+    """When the last thing had arrived, and the last bar had closed."""
+    return max(int(found.times[-1]), int(_known_bars(work, found.bars).max()))
+
+
+def _microseconds(moment: datetime) -> int:
+    return (moment - datetime(1970, 1, 1, tzinfo=ZONE)) // (datetime.resolution)
