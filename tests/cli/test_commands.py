@@ -33,6 +33,7 @@ LINES = {
     "get": "get my_v1 --timeframe 1d --latest",
     "join": "join my_v1 --timeframe 1d data/entities.csv --out training.parquet",
     "verify": "verify my_v1 --timeframe 1d",
+    "replay": "replay my_v1 --timeframe 1d --instrument ALFA",
     "explain": "explain my_v1 --timeframe 1d --instrument ALFA --ts 2024-06-10T14:30:00Z",
     "doctor": "doctor",
     "demo": "demo",
@@ -50,6 +51,7 @@ ANSWERS = {
     "get": {"vectors"},
     "join": {"rows", "found", "out"},
     "verify": {"right", "equal", "different", "missing", "extra", "examples"},
+    "replay": {"computed", "inserted", "corrected", "withdrawn", "failed", "into", "seconds"},
     "explain": {"instrument", "ts", "raised", "stored", "features", "flags", "bars", "events"},
     "doctor": {"ok", "findings"},
     "demo": {"vectors", "changed_again", "picture"},
@@ -78,7 +80,7 @@ def columns_of(version: str) -> list[str]:
 
 
 def test_every_command_is_tried_here() -> None:
-    assert {name.split()[0] for name in LINES} == {*COMMANDS, "ingest"}
+    assert {name.split()[0] for name in LINES} == {*COMMANDS, "ingest"} - {"run"}  # which is tried in tests/test_service.py
     assert LINES.keys() == ANSWERS.keys()
 
 
@@ -112,7 +114,7 @@ def test_an_error_with_json_is_an_object_too(asof: Command, project: Path) -> No
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("aply", "No such command 'aply'. Did you mean 'apply'?"),
+        ("aply", "No such command 'aply'. Did you mean 'apply'"),
         ("ingest bar", "No such command 'bar'. Did you mean 'bars'?"),
         ("init --jsn", "No such option: --jsn (Possible options: --json)"),
         ("migrate --prnt", "No such option: --prnt (Possible options: --print)"),
@@ -591,11 +593,26 @@ def test_a_vector_that_is_not_what_its_inputs_give_is_found_and_explained(asof: 
     assert (done.code, done.json["right"]) == (1, False)
     assert [done.json[name] for name in ("equal", "different", "missing", "extra")] == [1298, 1, 1, 0]
     assert [(e["instrument"], e["column"]) for e in done.json["examples"]] == [("ALFA", "vol_20"), ("ECHO", "")]
+    assert asof("verify", "my_v1", "-t", "1d", "--against", "replay", "--json").json["different"] == 1
     told = asof("verify", "my_v1", "-t", "1d")
     assert "look closer: asof explain my_v1 -t 1d -i ALFA --ts 2024-06-10T14:30:00+00:00" in told.text
     assert "stored 0." in asof("explain", "my_v1", "-t", "1d", "-i", "ALFA", "--ts", "2024-06-10T14:30:00Z").text
     assert asof("verify", "my_v1", "-t", "1d", "--instrument", "BRAVO").code == 0
     assert asof("verify", "my_v1", "-t", "1d", "--sample", "2", "--json").json["equal"] in (519, 520)
+
+
+def test_a_replay_goes_into_a_store_of_its_own(asof: Command, project: Path) -> None:
+    done = asof("replay", "my_v1", "-t", "1d", "--into", "duckdb:///replay.duckdb")
+    assert "my_v1 1d: 1,300 vectors came to be and 0 were corrected since, in duckdb:///replay.duckdb (1,300 computed" in done.text
+    for out in ("one.csv", "other.csv"):
+        store = () if out == "one.csv" else ("--store", "duckdb:///replay.duckdb")
+        assert asof("get", "my_v1", "-t", "1d", "-o", out, *store).code == 0
+    one, other = ([line.split(",")[:-1] for line in Path(name).read_text().splitlines()] for name in ("one.csv", "other.csv"))
+    assert one == other
+    again = asof("replay", "my_v1", "-t", "1d", "--into", "duckdb:///replay.duckdb")
+    assert (again.code, "begins with an empty store" in again.said) == (5, True)
+    fast = asof("replay", "my_v1", "-t", "1d", "--speed", "fast")
+    assert (fast.code, "neither max nor a number of times" in fast.said) == (3, True)
 
 
 def test_a_bar_that_is_not_there_cannot_be_explained(asof: Command, project: Path) -> None:

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -174,13 +174,12 @@ class Server:
         admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
         until = time.monotonic() + 60
         while True:
-            try:
-                admin.list_topics(timeout=1)
-            except confluent_kafka.KafkaException:
-                assert self.process.poll() is None, (self.folder / "log").read_text()[-2000:]
-                assert time.monotonic() < until, "the broker does not answer"
-            else:
-                return
+            with suppress(confluent_kafka.KafkaException):
+                if admin.list_topics(timeout=1).controller_id >= 0:
+                    return
+            assert self.process.poll() is None, (self.folder / "log").read_text()[-2000:]
+            assert time.monotonic() < until, "the broker does not answer"
+            time.sleep(0.1)
 
     @property
     def bootstrap(self) -> str:

@@ -297,7 +297,7 @@ def small_disk(postgres: Postgres) -> Iterator[str]:
     yield url
     postgres.run(f"DROP DATABASE {postgres.made.pop()} WITH (FORCE)")
     postgres.run("DROP TABLESPACE small")
-    subprocess.run(["umount", folder], check=True)
+    subprocess.run(["umount", "--lazy", folder], check=True)  # the server lets go of it when its processes have ended
 
 
 def test_a_full_disk_is_told_and_what_was_written_before_is_all_there(small_disk: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import confluent_kafka
 from confluent_kafka import KafkaError, TopicPartition
@@ -90,8 +90,7 @@ class Consumer:
         self._next |= at
         with self._brokers.errors("cannot be read"):
             self._client.incremental_assign([partition.at(offset) for partition, offset in at.items()])
-            if self._paused and at:
-                self._client.pause([partition.at() for partition in at])
+            self._keep_paused(at)  # librdkafka remembers it of a partition that was taken from us in the meantime
 
     def _revoked(self, _: confluent_kafka.Consumer, found: list[TopicPartition]) -> None:
         ours = [p for p in map(partition_of, found) if self._next.pop(p, None) is not None]
@@ -101,7 +100,10 @@ class Consumer:
         """Stop reading ahead, or go on."""
         self._paused = paused
         with self._brokers.errors("cannot be read"):
-            (self._client.pause if paused else self._client.resume)([partition.at() for partition in self._next])
+            self._keep_paused(self._next)
+
+    def _keep_paused(self, partitions: Iterable[Partition]) -> None:
+        (self._client.pause if self._paused else self._client.resume)([partition.at() for partition in partitions])
 
     def tell(self, positions: Mapping[Partition, int]) -> None:
         """Show positions to those who look at the group's offsets; nothing depends on them."""

@@ -56,6 +56,7 @@ class Server:
         self.url = _shown(parameters)
         self._address = make_conninfo("", **{"connect_timeout": CONNECT_SECONDS, "client_encoding": "utf8", **parameters})
         self._idle: deque[Connection] = deque()
+        self._closed = False
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
@@ -67,7 +68,10 @@ class Server:
             except BaseException:
                 connection.close()
                 raise
-            self._idle.append(connection)
+            if self._closed:  # while this one was in use
+                connection.close()
+            else:
+                self._idle.append(connection)
 
     def _take(self) -> Connection:
         try:
@@ -90,12 +94,16 @@ class Server:
             yield
         except psycopg.Error as error:
             if isinstance(error, psycopg.OperationalError):
-                self.close()  # where one connection is lost, those that are not in use are, too
+                self._close_idle()  # where one connection is lost, those that are not in use are, too
             kind = RowsRefused if isinstance(error, (psycopg.DataError, psycopg.IntegrityError)) else StoreError
             raise kind(_message(self.url, error)) from error
 
     def close(self) -> None:
-        """Close the connections that are not in use."""
+        """Close all connections, those that are in use when they are given back."""
+        self._closed = True
+        self._close_idle()
+
+    def _close_idle(self) -> None:
         while self._idle:
             self._idle.pop().close()
 
