@@ -77,6 +77,9 @@ def expected_of_bars(operator: Operator, case: Case, inputs: list[list[Answer]],
             answers.append(ask(case, *flat))
         elif operator.shape is Shape.RAW:
             answers.append(ask(case, *(column[: row + 1] for column in inputs), *params))
+        elif operator.shape is Shape.PRESENT:
+            there = [v for v in inputs[0][max(0, row - reach) : row + 1] if v is not None]
+            answers.append(None if len(there) < params[-1] else ERROR if ERROR in there else ask(case, there, *params[1:-1]))
         elif None in flat or row < reach:
             answers.append(None)
         elif ERROR in flat:
@@ -124,8 +127,9 @@ def test_a_bar_operator_answers_what_its_oracle_answers(operator: Operator, data
     expected = expected_of_bars(operator, case, inputs[: len(operator.inputs)], params)
     assert len(found) == len(expected)
     for row, (one, other) in enumerate(zip(found, expected, strict=True)):
-        window = [v for v in inputs[0][max(0, row - operator.reach(params)) : row + 1] if v not in (None, ERROR)]
-        assert_answer(case, one, other, (window, *params))
+        window = slice(max(0, row - operator.reach(params)), row + 1)
+        seen = [[v for v in column[window] if v not in (None, ERROR)] for column in inputs[: len(operator.inputs)]]
+        assert_answer(case, one, other, (*seen, *params))
 
 
 @pytest.mark.parametrize("operator", [o for o in OPERATORS if o.shape in EVENT_SHAPES], ids=lambda o: o.key)
