@@ -68,7 +68,7 @@ def rolling_skew(out, x, n):
     >>> from asof import bars
     >>> from asof.engine.trial import tried
     >>> tried(bars.close.skew(4), close=[1, 2, 3, 4, 9])
-    [None, None, None, 0.0, 1.719...]
+    [None, None, None, 0.0, 1.597...]
     """
     powers(out, x, n, True)
     scale = math.sqrt(float(n) * (n - 1)) / (float(n) * (n - 2))
@@ -82,7 +82,7 @@ def rolling_kurt(out, x, n):
     >>> from asof import bars
     >>> from asof.engine.trial import tried
     >>> tried(bars.close.kurt(4), close=[1, 2, 3, 4, 9])
-    [None, None, None, -1.2000..., 3.2650...]
+    [None, None, None, -1.200..., 2.703...]
     """
     powers(out, x, n, False)
     a, b = (n - 1.0) / ((n - 2.0) * (n - 3.0)), n - 1.0
@@ -129,7 +129,7 @@ def rolling_cov(out, x, y, n, ddof):
     >>> from asof import bars
     >>> from asof.engine.trial import tried
     >>> tried(bars.close.cov(bars.open, 3), close=[1, 2, 3, 5], open=[2, 4, 6, 6])
-    [None, None, 2.0, 1.666...]
+    [None, None, 2.0, 1.333...]
     """
     room, more = out[:BLOCK].copy(), out[:BLOCK].copy()
     rows = len(x) - n + 1
@@ -160,7 +160,7 @@ def rolling_corr(out, x, y, n):
     >>> from asof import bars
     >>> from asof.engine.trial import tried
     >>> tried(bars.close.corr(bars.open, 3), close=[1, 2, 3, 5], open=[2, 4, 6, 6])
-    [None, None, 1.0, 0.755...]
+    [None, None, 0.999..., 0.755...]
     """
     a, b, c, d = out[:BLOCK].copy(), out[:BLOCK].copy(), out[:BLOCK].copy(), out[:BLOCK].copy()
     rows = len(x) - n + 1

@@ -1,4 +1,4 @@
-"""Operators of trend: weights that depend on a value's place in the window, and straight lines through it. Blocks of rows as in `rolling`."""
+"""Operators of trend: weights by a value's place in the window, and straight lines through it. Blocks of rows as in `rolling`."""
 
 import math
 
@@ -141,7 +141,7 @@ def ewm(out, x, reach, alpha):
     >>> from asof import bars
     >>> from asof.engine.trial import tried
     >>> tried(bars.close.ewm(alpha=0.5, reach=3), close=[1, 2, 4, 4])
-    [None, None, 3.0, 3.7142857142857144]
+    [None, None, 3.0, 3.714285714285714]
     """
     rows = len(x) - reach + 1
     for first in range(0, rows, BLOCK):
