@@ -16,6 +16,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from asof.errors import DefinitionError
+from asof.features.decay import alpha_of
 from asof.features.expression import Expr, bars, where
 
 
@@ -48,6 +50,12 @@ class Aroon(NamedTuple):
     up: Expr
     down: Expr
     oscillator: Expr
+
+
+def _check_length(name: str, n: int, least: int) -> None:
+    """Refuse a length that no operator would see as it is."""
+    if n < least:
+        raise DefinitionError(f"{name}: n={n!r} must be at least {least}")
 
 
 def returns(x: Expr, n: int = 1) -> Expr:
@@ -119,7 +127,7 @@ def kama(x: Expr, n: int = 10, fast: int = 2, slow: int = 30, reach: int = 500) 
 
     It has no bounded memory of its own; `reach` bars stand for it. Kaufman 1995.
     """
-    quick, idle = 2 / (fast + 1), 2 / (slow + 1)
+    quick, idle = alpha_of(span=fast), alpha_of(span=slow)
     speed = efficiency(x, n) * (quick - idle) + idle
     return x.ewm(speed * speed, reach=reach)
 
@@ -271,6 +279,7 @@ def vwma(x: Expr, n: int = 20) -> Expr:
 
 def aroon(n: int = 25) -> Aroon:
     """How recent the highest and lowest price of the last `n + 1` bars are: 100 for the current bar, 0 for `n` bars ago. Chande 1995."""
+    _check_length("aroon", n, 1)
     up = bars.high.argmax(n + 1, newest=1) * (100 / n)
     down = bars.low.argmin(n + 1, newest=1) * (100 / n)
     return Aroon(up, down, up - down)
@@ -314,9 +323,9 @@ def garman_klass(n: int = 20) -> Expr:
 
 def rogers_satchell_variance(n: int) -> Expr:
     """The variance per bar, whatever the drift: the mean of ln(H/C) ln(H/O) + ln(L/C) ln(L/O). Rogers and Satchell 1991."""
-    opened = bars.open.log()
-    high, low, close = bars.high.log() - opened, bars.low.log() - opened, bars.close.log() - opened
-    return (high * (high - close) + low * (low - close)).mean(n)
+    up = (bars.high / bars.close).log() * (bars.high / bars.open).log()
+    down = (bars.low / bars.close).log() * (bars.low / bars.open).log()
+    return (up + down).mean(n)
 
 
 def rogers_satchell(n: int = 20) -> Expr:
@@ -329,6 +338,7 @@ def yang_zhang(n: int = 20) -> Expr:
 
     The weight of the second is 0.34 / (1.34 + (n + 1) / (n - 1)). Yang and Zhang 2000.
     """
+    _check_length("yang_zhang", n, 2)
     weight = 0.34 / (1.34 + (n + 1) / (n - 1))
     jump, move = (bars.open / bars.close.lag(1)).log(), (bars.close / bars.open).log()
     return (jump.var(n) + weight * move.var(n) + (1 - weight) * rogers_satchell_variance(n)).sqrt()
