@@ -14,7 +14,7 @@ def add_times(out, x, weight):
 
 
 def rolling_wma(out, x, n):
-    """The mean of the last `n` values with weights 1, 2, ... n, the newest having the most.
+    """The mean of the last `n` values, the oldest weighing 1, the next one 2, and the newest `n`.
 
     >>> from asof import bars
     >>> from asof.engine.trial import tried
