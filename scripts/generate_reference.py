@@ -37,9 +37,9 @@ INTRO = {
     "operators": (
         "All there is to build expressions from; anything else is a composition of these. The shape says what missing values and errors "
         "do, see [the law](../law.md#operator-shapes). *Earlier bars* is what the operator adds to the lookback of its input. *Version* "
-        "counts changes of meaning and is part of every fingerprint. [What is meant exactly](../semantics.md), and where others differ, has "
-        "a page of its own. `x.diff(n)`, `x.between(low, high)`, `x.crossed_above(y)`, `x.crossed_below(y)` and `x.ewm(span=)` are short for "
-        "expressions of these."
+        "counts changes of meaning and is part of every fingerprint. [What is meant exactly](../semantics.md), and where others differ, "
+        "has a page of its own. `x.diff(n)`, `x.between(low, high)`, `x.crossed_above(y)`, `x.crossed_below(y)` and `x.ewm(span=)` are "
+        "short for expressions of these."
     ),
     "indicators": (
         "Functions in `asof.features.library.technical` that make expressions: `from asof.features.library import technical as ta`, then "
@@ -74,8 +74,8 @@ ABOUT = {
     "ordered": "Where values stand among the last `n`, by comparison alone.",
     "moments": "How the last `n` values lie about their mean, and beside those of another series.",
     "trend": (
-        "Weights by place in the window, and straight lines through it. `x.ewm` takes its `alpha` as a `span`, a `half_life` or Wilder's n, "
-        "too, and then its `reach` follows: [fading weights](../semantics.md#fading-weights)."
+        "Weights by place in the window, and straight lines through it. `x.ewm` takes its `alpha` as a `span`, a `half_life` or Wilder's "
+        "n, too, and then its `reach` follows: [fading weights](../semantics.md#fading-weights)."
     ),
     "present": "With `min_count`, what the last `n` bars have counts, be they fewer than `n` or without a value here and there.",
     "windows": "The events of one window: `x` and `weight` are columns of `events.window(...)`, or expressions over them.",

@@ -14,7 +14,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.oracles import ALPHA158, INDICATORS, OPERATORS, Oracle, Table, golden_differences, series  # noqa: E402  # needs the path
+from tests.oracles import (  # noqa: E402  # needs the path
+    FINITE,
+    INDICATORS,
+    OPERATORS,
+    Oracle,
+    Table,
+    alpha158_differences,
+    golden_differences,
+    series,
+)
 
 PAGE = ROOT / "docs" / "reference" / "accuracy.md"
 NOTICE = "<!-- Written by scripts/measure_accuracy.py from tests/oracles.py and real prices: run the script to renew it. -->"
@@ -58,6 +67,7 @@ def main() -> None:
         line(f"{indicator} {field}", "Stock.Indicators", difference, bound, values)
         for indicator, field, difference, bound, values in golden_differences(folder)
     ]
+    factors = [line(name, "pandas", difference, FINITE, values) for name, difference, values in alpha158_differences(folder)]
     packages = ", ".join(f"{name} {version(name)}" for name in ("TA-Lib", "pandas", "numpy"))
     sections = [
         NOTICE,
@@ -66,7 +76,7 @@ def main() -> None:
         "## Operators\n\n" + "\n".join([HEAD, *lines(OPERATORS, tables)]),
         "## Indicators\n\n" + "\n".join([HEAD, *lines(INDICATORS, tables)]),
         "## Goldens of Stock.Indicators, 502 daily bars\n\n" + "\n".join([HEAD, *goldens]),
-        "## alpha158\n\n" + "\n".join([HEAD, *lines(ALPHA158, tables)]),
+        "## Factors of alpha158, over all their lengths\n\n" + "\n".join([HEAD, *factors]),
         NOTES,
     ]
     PAGE.write_text("\n\n".join(sections) + "\n", encoding="utf-8")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from asof.engine.trial import tried
 from asof.features.expression import Expr, bars
 from asof.features.library import technical as ta
+from asof.features.library.alpha import BAR_FACTORS, ROLLING_FACTORS, TINY, WINDOWS, alpha158
 
 Floats = NDArray[np.float64]
 Table = Mapping[str, Floats]
@@ -386,3 +387,108 @@ def golden_differences(folder: Path) -> Iterator[tuple[str, str, float, float, i
         ours = np.array([np.nan if v is None else v for v in tried(expression, **table)])
         both = np.isfinite(ours) & np.isfinite(theirs)
         yield indicator, field, float(np.abs(ours - theirs)[both].max() / np.abs(theirs[both]).max()), bound, int(both.sum())
+
+
+def alpha158_of_pandas(t: Table) -> pd.DataFrame:
+    """Qlib's definitions in plain pandas, over whole windows; the typical price stands for the volume-weighted one.
+
+    Deviations, correlations and lines are taken in long doubles, window by window: pandas slides them, and loses digits.
+    """
+    o, h, lo, c = (pd.Series(t[name]) for name in OHLCV[:4])
+    top, bottom, spread = np.maximum(o, c), np.minimum(o, c), h - lo + TINY
+    found = {
+        "KMID": (c - o) / o,
+        "KLEN": (h - lo) / o,
+        "KMID2": (c - o) / spread,
+        "KUP": (h - top) / o,
+        "KUP2": (h - top) / spread,
+        "KLOW": (bottom - lo) / o,
+        "KLOW2": (bottom - lo) / spread,
+        "KSFT": (2 * c - h - lo) / o,
+        "KSFT2": (2 * c - h - lo) / spread,
+        "OPEN0": o / c,
+        "HIGH0": h / c,
+        "LOW0": lo / c,
+        "VWAP0": (h + lo + c) / 3 / c,
+    }
+    for n in WINDOWS:
+        found |= {f"{name}{n}": values for name, values in rolling_factors_of_pandas(t, n).items()}
+    return pd.DataFrame(found)
+
+
+def rolling_factors_of_pandas(t: Table, n: int) -> dict[str, pd.Series | Floats]:
+    _, h, lo, c, v = (pd.Series(t[name]) for name in OHLCV)
+    move, volume_move = c.diff(), v.diff()
+    rises, falls, moves = (x.rolling(n).sum() for x in (move.clip(lower=0), (-move).clip(lower=0), move.abs()))
+    more, less, changes = (x.rolling(n).sum() for x in (volume_move.clip(lower=0), (-volume_move).clip(lower=0), volume_move.abs()))
+    up, down = (
+        (move > 0).astype(float).where(move.notna()).rolling(n).mean(),
+        (move < 0).astype(float).where(move.notna()).rolling(n).mean(),
+    )
+    low, high = lo.rolling(n).min(), h.rolling(n).max()
+    highest, lowest = (rolled(pick, n, name)(t) + 1 for name, pick in (("high", argmax), ("low", argmin)))
+    turmoil = (c / c.shift(1) - 1).abs() * v
+    more_columns = {"log_volume": np.log(v + 1), "ratio": c / c.shift(1), "log_ratio": np.log(v / v.shift(1) + 1), "turmoil": turmoil}
+    t = {**t, **{name: column.to_numpy() for name, column in more_columns.items()}}
+    return {
+        "ROC": c.shift(n) / c,
+        "MA": c.rolling(n).mean() / c,
+        "STD": rolled(deviation, n, "close")(t) / c,
+        "BETA": rolled(slope, n, "close")(t) / c,
+        "RSQR": rolled(lambda w: 1 - (left_over(w) ** 2).mean(axis=1) / moment(w, 2), n, "close")(t),
+        "RESI": rolled(lambda w: left_over(w)[:, -1], n, "close")(t) / c,
+        "MAX": high / c,
+        "MIN": low / c,
+        "QTLU": c.rolling(n).quantile(0.8) / c,
+        "QTLD": c.rolling(n).quantile(0.2) / c,
+        "RANK": c.rolling(n).rank(pct=True),
+        "RSV": (c - low) / (high - low + TINY),
+        "IMAX": highest / n,
+        "IMIN": lowest / n,
+        "IMXD": (highest - lowest) / n,
+        "CORR": rolled(corr, n, "close", "log_volume")(t),
+        "CORD": rolled(corr, n, "ratio", "log_ratio")(t),
+        "CNTP": up,
+        "CNTN": down,
+        "CNTD": up - down,
+        "SUMP": rises / (moves + TINY),
+        "SUMN": falls / (moves + TINY),
+        "SUMD": (rises - falls) / (moves + TINY),
+        "VMA": v.rolling(n).mean() / (v + TINY),
+        "VSTD": rolled(deviation, n, "volume")(t) / (v + TINY),
+        "WVMA": rolled(deviation, n, "turmoil")(t) / (rolled(lambda w: w.mean(axis=1), n, "turmoil")(t) + TINY),
+        "VSUMP": more / (changes + TINY),
+        "VSUMN": less / (changes + TINY),
+        "VSUMD": (more - less) / (changes + TINY),
+    }
+
+
+def deviation(w: NDArray[np.longdouble]) -> NDArray[np.longdouble]:
+    return w.std(axis=1, ddof=1)
+
+
+def argmax(w: NDArray[np.longdouble]) -> NDArray[np.intp]:
+    return w.argmax(axis=1)
+
+
+def argmin(w: NDArray[np.longdouble]) -> NDArray[np.intp]:
+    return w.argmin(axis=1)
+
+
+def alpha158_differences(folder: Path) -> Iterator[tuple[str, float, int]]:
+    """Of each factor: the largest difference over its lengths, in parts of the value or of 1 where that is more, and of how many values."""
+    tables = [table for _, table in series(folder)]
+    with np.errstate(all="ignore"):
+        expected = [alpha158_of_pandas(table) for table in tables]
+    for factor in (*BAR_FACTORS, *ROLLING_FACTORS):
+        names = [factor] if factor in BAR_FACTORS else [f"{factor}{n}" for n in WINDOWS]
+        pairs = [(name, table, answers) for name in names for table, answers in zip(tables, expected, strict=True)]
+        found = [apart_from(alpha158.features[name], table, answers[name].to_numpy()) for name, table, answers in pairs]
+        yield factor, max(difference for difference, _ in found), sum(values for _, values in found)
+
+
+def apart_from(expression: Expr, table: Table, theirs: Floats) -> tuple[float, int]:
+    ours = np.array([np.nan if v is None else v for v in tried(expression, **table)])
+    assert np.isnan(ours).sum() <= expression.lookback - 1
+    both = np.isfinite(ours) & np.isfinite(theirs)
+    return float((np.abs(ours - theirs)[both] / np.maximum(np.abs(theirs[both]), 1)).max()), int(both.sum())

@@ -12,7 +12,8 @@ from asof.errors import DefinitionError
 from asof.features.expression import Expr, bars
 from asof.features.library import SHIPPED
 from asof.features.library import technical as ta
-from tests.oracles import INDICATORS, OPERATORS, Oracle, Table, golden_differences, series
+from asof.features.library.alpha import BAR_FACTORS, ROLLING_FACTORS
+from tests.oracles import FINITE, INDICATORS, OPERATORS, Oracle, Table, alpha158_differences, golden_differences, series
 
 X = bars.close
 
@@ -34,6 +35,25 @@ def test_the_goldens_of_another_library_are_met(shared_data: Path):
     for indicator, field, difference, bound, values in golden_differences(shared_data):
         assert difference <= bound, (indicator, field)
         assert values > 20, (indicator, field)
+
+
+def test_the_factors_of_alpha158_are_what_pandas_makes_of_their_definitions(shared_data: Path):
+    differences = {factor: difference for factor, difference, values in alpha158_differences(shared_data) if values > 20_000}
+    assert len(differences) == len(BAR_FACTORS) + len(ROLLING_FACTORS)
+    assert {factor: d for factor, d in differences.items() if d > FINITE} == {}
+
+
+def test_alpha158_and_alpha360_have_as_many_features_as_they_say():
+    assert [len(SHIPPED[name].features) for name in ("alpha158", "alpha360")] == [158, 360]
+    assert [*SHIPPED["alpha158"].features][13:18] == ["ROC5", "ROC10", "ROC20", "ROC30", "ROC60"]
+
+
+def test_alpha360_holds_the_last_sixty_bars_in_parts_of_the_newest():
+    close = [float(k) for k in range(1, 61)]
+    table = {"open": close, "high": close, "low": close, "close": close, "volume": [2 * k for k in close]}
+    features = SHIPPED["alpha360"].features
+    assert [tried(features[name], **table)[-1] for name in ("CLOSE59", "OPEN30", "VWAP0", "CLOSE0")] == [1 / 60, 0.5, 1.0, 1.0]
+    assert tried(features["VOLUME59"], **table)[-1] == 2 / (120 + 1e-12)
 
 
 def test_the_shipped_set_is_made_of_indicators_that_have_an_oracle():
