@@ -2,7 +2,9 @@
 
 All are counted from the window's oldest value, and its mean is the mean distance from that one. Equal values then deviate by exactly
 nothing, so what they divide (a correlation, a skewness) is an error and not what rounding left over; and a level far from zero costs no
-digits. Blocks of rows as in `rolling`: the oldest values of a block's windows are its own rows of x.
+digits. Sums of products can take off the means afterwards: the oldest value is one of the `n`, so its distance from the mean squared is at
+most `n` variances, and cancellation costs no more than adding up does. Blocks of rows as in `rolling`: the oldest values of a block's
+windows are its own rows of x.
 """
 
 import math
@@ -35,10 +37,10 @@ def centre_block(centre, x, n):
         centre[i] = centre[i] / n
 
 
-def add_powers(second, power, x, k, centre, cube):
-    """Add the square of the deviation of the value `k` bars after the oldest of each window, and its cube or fourth power."""
+def add_powers(second, power, x, origin, centre, cube):
+    """Add the square of x's deviation from the mean, which lies `centre` above `origin`, and its cube or fourth power."""
     for i in range(len(second)):
-        distance = (x[i + k] - x[i]) - centre[i]
+        distance = (x[i] - origin[i]) - centre[i]
         square = distance * distance
         second[i] += square
         power[i] += square * (distance if cube else square)
@@ -56,7 +58,7 @@ def powers(out, x, n, cube):
         power[:] = 0.0
         second[:] = 0.0
         for k in range(n):
-            add_powers(second, power, x[first:], k, centre, cube)
+            add_powers(second, power, x[first + k :], x[first:], centre, cube)
         for i in range(len(power)):
             mean_square = second[i] / n
             power[i] = power[i] / (mean_square * (math.sqrt(mean_square) if cube else mean_square))
@@ -90,10 +92,10 @@ def rolling_kurt(out, x, n):
         out[i] = a * ((n + 1.0) * (out[i] / n) - 3.0 * b)
 
 
-def add_apart(out, x, k, centre):
-    """Add how far the value `k` bars after the oldest of each window lies from the mean."""
+def add_apart(out, x, origin, centre):
+    """Add how far x lies from the mean, which lies `centre` above `origin`."""
     for i in range(len(out)):
-        out[i] += abs((x[i + k] - x[i]) - centre[i])
+        out[i] += abs((x[i] - origin[i]) - centre[i])
 
 
 def rolling_mad(out, x, n):
@@ -112,15 +114,18 @@ def rolling_mad(out, x, n):
         centre_block(centre, x[first:], n)
         block[:] = 0.0
         for k in range(n):
-            add_apart(block, x[first:], k, centre)
+            add_apart(block, x[first + k :], x[first:], centre)
         for i in range(len(block)):
             block[i] = block[i] / n
 
 
-def add_product(out, x, y, k, x_centre, y_centre):
-    """Add the product of the deviations of the values `k` bars after the oldest of each window."""
-    for i in range(len(out)):
-        out[i] += ((x[i + k] - x[i]) - x_centre[i]) * ((y[i + k] - y[i]) - y_centre[i])
+def add_pair(x_sum, y_sum, both, x, y, x_origin, y_origin):
+    """Add the distances of x and y from their origins, and the product of the two."""
+    for i in range(len(both)):
+        p, q = x[i] - x_origin[i], y[i] - y_origin[i]
+        x_sum[i] += p
+        y_sum[i] += q
+        both[i] += p * q
 
 
 def rolling_cov(out, x, y, n, ddof):
@@ -135,23 +140,64 @@ def rolling_cov(out, x, y, n, ddof):
     rows = len(x) - n + 1
     for first in range(0, rows, BLOCK):
         last = min(first + BLOCK, rows)
-        block, x_centre, y_centre = out[first + n - 1 : last + n - 1], room[: last - first], more[: last - first]
-        centre_block(x_centre, x[first:], n)
-        centre_block(y_centre, y[first:], n)
-        block[:] = 0.0
-        for k in range(n):
-            add_product(block, x[first:], y[first:], k, x_centre, y_centre)
-        for i in range(len(block)):
-            block[i] = block[i] / (n - ddof)
+        both, x_sum, y_sum = out[first + n - 1 : last + n - 1], room[: last - first], more[: last - first]
+        both[:] = 0.0
+        x_sum[:] = 0.0
+        y_sum[:] = 0.0
+        for k in range(1, n):
+            add_pair(x_sum, y_sum, both, x[first + k :], y[first + k :], x[first:], y[first:])
+        for i in range(len(both)):
+            both[i] = (both[i] - (x_sum[i] / n) * y_sum[i]) / (n - ddof)
 
 
-def add_products(both, x_square, y_square, x, y, k, x_centre, y_centre):
-    """Add the product of the deviations of the values `k` bars after the oldest of each window, and the squares of both."""
+def add_squares(sums, squares, x, origin):
+    """Add the distance of x from its origin, and its square."""
+    for i in range(len(sums)):
+        distance = x[i] - origin[i]
+        sums[i] += distance
+        squares[i] += distance * distance
+
+
+def add_four_squares(sums, squares, a, b, c, d, origin):
+    """What `add_squares` adds of a, then b, c and d, with the sums kept at hand in between."""
+    for i in range(len(sums)):
+        p, q, r, s = a[i] - origin[i], b[i] - origin[i], c[i] - origin[i], d[i] - origin[i]
+        sums[i] = (((sums[i] + p) + q) + r) + s
+        squares[i] = (((squares[i] + p * p) + q * q) + r * r) + s * s
+
+
+def variation_block(squares, sums, x, n):
+    """The sums of the squared deviations of the `n` values that begin at each of the block's rows, and of the distances from the first."""
+    sums[:] = 0.0
+    squares[:] = 0.0
+    for k in range(1, n - 3, 4):
+        add_four_squares(sums, squares, x[k:], x[k + 1 :], x[k + 2 :], x[k + 3 :], x)
+    for k in range(n - (n - 1) % 4, n):
+        add_squares(sums, squares, x[k:], x)
+    for i in range(len(squares)):
+        squares[i] = squares[i] - (sums[i] / n) * sums[i]
+
+
+def add_product(both, x, y, x_origin, y_origin):
+    """Add the product of the distances of x and y from their origins."""
     for i in range(len(both)):
-        p, q = (x[i + k] - x[i]) - x_centre[i], (y[i + k] - y[i]) - y_centre[i]
-        both[i] += p * q
-        x_square[i] += p * p
-        y_square[i] += q * q
+        both[i] += (x[i] - x_origin[i]) * (y[i] - y_origin[i])
+
+
+def add_two_products(both, x, y, x_next, y_next, x_origin, y_origin):
+    """What `add_product` adds of x and y, then of the bar after them."""
+    for i in range(len(both)):
+        first, second = (x[i] - x_origin[i]) * (y[i] - y_origin[i]), (x_next[i] - x_origin[i]) * (y_next[i] - y_origin[i])
+        both[i] = (both[i] + first) + second
+
+
+def product_block(both, x, y, n):
+    """The sums of the products of the distances from the oldest values of the windows that begin at each of the block's rows."""
+    both[:] = 0.0
+    for k in range(1, n - 1, 2):
+        add_two_products(both, x[k:], y[k:], x[k + 1 :], y[k + 1 :], x, y)
+    for k in range(n - (n - 1) % 2, n):
+        add_product(both, x[k:], y[k:], x, y)
 
 
 def rolling_corr(out, x, y, n):
@@ -166,22 +212,12 @@ def rolling_corr(out, x, y, n):
     rows = len(x) - n + 1
     for first in range(0, rows, BLOCK):
         count = min(BLOCK, rows - first)
-        both, x_centre, y_centre, x_square, y_square = (
-            out[first + n - 1 : first + n - 1 + count],
-            a[:count],
-            b[:count],
-            c[:count],
-            d[:count],
-        )
-        centre_block(x_centre, x[first:], n)
-        centre_block(y_centre, y[first:], n)
-        both[:] = 0.0
-        x_square[:] = 0.0
-        y_square[:] = 0.0
-        for k in range(n):
-            add_products(both, x_square, y_square, x[first:], y[first:], k, x_centre, y_centre)
+        both, x_sum, y_sum, x_square, y_square = out[first + n - 1 : first + n - 1 + count], a[:count], b[:count], c[:count], d[:count]
+        variation_block(x_square, x_sum, x[first:], n)
+        variation_block(y_square, y_sum, y[first:], n)
+        product_block(both, x[first:], y[first:], n)
         for i in range(count):
-            both[i] = within(both[i] / (math.sqrt(x_square[i]) * math.sqrt(y_square[i])))
+            both[i] = within((both[i] - (x_sum[i] / n) * y_sum[i]) / (math.sqrt(x_square[i]) * math.sqrt(y_square[i])))
 
 
 def within(share):

@@ -2,7 +2,7 @@
 
 import math
 
-from asof.operators.moments import centre_block
+from asof.operators.moments import centre_block, variation_block
 from asof.operators.operator import LONGEST, Operator, Param, Shape, window
 from asof.operators.rolling import BLOCK
 
@@ -31,10 +31,17 @@ def rolling_wma(out, x, n):
             block[i] = block[i] / (n * (n + 1.0) / 2.0)
 
 
-def add_distance_times(out, x, k, weight):
-    """Add `weight` times the distance from the oldest value of each window to the one `k` bars after it."""
+def add_distance_times(out, x, origin, weight):
+    """Add `weight` times the distance of x from its origin."""
     for i in range(len(out)):
-        out[i] += weight * (x[i + k] - x[i])
+        out[i] += weight * (x[i] - origin[i])
+
+
+def add_four_distances_times(out, a, b, c, d, origin, weight):
+    """What `add_distance_times` adds of a, then b, c and d, the weight growing by 1 a bar."""
+    for i in range(len(out)):
+        p, q, r, s = a[i] - origin[i], b[i] - origin[i], c[i] - origin[i], d[i] - origin[i]
+        out[i] = (((out[i] + weight * p) + (weight + 1.0) * q) + (weight + 2.0) * r) + (weight + 3.0) * s
 
 
 def slope_block(slope, x, n):
@@ -43,10 +50,17 @@ def slope_block(slope, x, n):
     The bars' distances from the middle of the window add up to nothing, so it does not matter what the values are counted from.
     """
     slope[:] = 0.0
-    for k in range(1, n):
-        add_distance_times(slope, x, k, k - (n - 1) / 2.0)
+    for k in range(1, n - 3, 4):
+        add_four_distances_times(slope, x[k:], x[k + 1 :], x[k + 2 :], x[k + 3 :], x, k - (n - 1) / 2.0)
+    for k in range(n - (n - 1) % 4, n):
+        add_distance_times(slope, x[k:], x, k - (n - 1) / 2.0)
     for i in range(len(slope)):
-        slope[i] = slope[i] / (n * (float(n) * n - 1.0) / 12.0)
+        slope[i] = slope[i] / squared_ages(n)
+
+
+def squared_ages(n):
+    """The sum of the squared distances of `n` bars from their middle."""
+    return n * (float(n) * n - 1.0) / 12.0
 
 
 def rolling_slope(out, x, n):
@@ -81,13 +95,6 @@ def rolling_resid(out, x, n):
             block[i] = ((x[first + n - 1 + i] - x[first + i]) - centre[i]) - block[i] * ((n - 1) / 2.0)
 
 
-def add_square(out, x, k, centre):
-    """Add the square of the deviation of the value `k` bars after the oldest of each window."""
-    for i in range(len(out)):
-        distance = (x[i + k] - x[i]) - centre[i]
-        out[i] += distance * distance
-
-
 def rolling_rsquare(out, x, n):
     """The share of the variance of the last `n` values that the straight line through them explains; an error where they are all equal.
 
@@ -100,14 +107,11 @@ def rolling_rsquare(out, x, n):
     rows = len(x) - n + 1
     for first in range(0, rows, BLOCK):
         last = min(first + BLOCK, rows)
-        block, centre, squares = out[first + n - 1 : last + n - 1], room[: last - first], more[: last - first]
-        centre_block(centre, x[first:], n)
+        block, squares = out[first + n - 1 : last + n - 1], room[: last - first]
         slope_block(block, x[first:], n)
-        squares[:] = 0.0
-        for k in range(n):
-            add_square(squares, x[first:], k, centre)
+        variation_block(squares, more[: last - first], x[first:], n)
         for i in range(len(block)):
-            share = block[i] * block[i] * (n * (float(n) * n - 1.0) / 12.0) / squares[i]
+            share = block[i] * block[i] * squared_ages(n) / squares[i]
             block[i] = 1.0 if share > 1.0 and math.isfinite(share) else share
 
 
