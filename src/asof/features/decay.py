@@ -6,6 +6,7 @@ import math
 
 from asof.errors import DefinitionError
 from asof.operators.arithmetic import exp, log
+from asof.operators.operator import LONGEST
 
 LEFT_OUT = 53 * math.log(2)
 """Weights are cut where those left out come to less than 2**-53 of the whole, half a unit in the last place of a float: -ln of that."""
@@ -41,4 +42,9 @@ def alpha_of(**given: float | None) -> float:
 
 def reach_of(alpha: float) -> int:
     """How many bars hold all of the weight but 2**-53 of it, where the newest value has the share `alpha`."""
-    return 1 if alpha >= 1.0 else max(1, math.ceil(LEFT_OUT / -log(1.0 - alpha)))
+    reach = 1 if alpha >= 1.0 else max(1, math.ceil(LEFT_OUT / -log(1.0 - alpha)))
+    if reach > LONGEST:
+        raise DefinitionError(
+            f"ewm: weights that fade by {alpha:.0e} a bar reach {reach:,} bars back; state how far: reach={LONGEST} at most"
+        )
+    return reach
