@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from measure import Candidate, Figure, Result, Settings, take_turns
 
 import asof
-from asof.features.library.alpha import TINY, WINDOWS, alpha158
+from asof.features.library import SHIPPED
+from asof.features.library.alpha import TINY, WINDOWS
 
 TARGET = 4.0
 TOLERANCE = 1e-6
@@ -47,7 +48,7 @@ def run(settings: Settings) -> Result:
 
 
 def compute(bars: pa.Table, threads: int | None = None) -> asof.Frame:
-    return asof.compute(alpha158, bars=bars, timeframe="1d", threads=threads)
+    return asof.compute(SHIPPED["alpha158"], bars=bars, timeframe="1d", threads=threads)
 
 
 def prices(instruments: int) -> pa.Table:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from asof.engine.trial import tried
 from asof.features.expression import Expr, bars
+from asof.features.library import SHIPPED
 from asof.features.library import technical as ta
-from asof.features.library.alpha import BAR_FACTORS, ROLLING_FACTORS, TINY, WINDOWS, alpha158
+from asof.features.library.alpha import BAR_FACTORS, ROLLING_FACTORS, TINY, WINDOWS
 
 Floats = NDArray[np.float64]
 Table = Mapping[str, Floats]
@@ -483,7 +484,7 @@ def alpha158_differences(folder: Path) -> Iterator[tuple[str, float, int]]:
     for factor in (*BAR_FACTORS, *ROLLING_FACTORS):
         names = [factor] if factor in BAR_FACTORS else [f"{factor}{n}" for n in WINDOWS]
         pairs = [(name, table, answers) for name in names for table, answers in zip(tables, expected, strict=True)]
-        found = [apart_from(alpha158.features[name], table, answers[name].to_numpy()) for name, table, answers in pairs]
+        found = [apart_from(SHIPPED["alpha158"].features[name], table, answers[name].to_numpy()) for name, table, answers in pairs]
         yield factor, max(difference for difference, _ in found), sum(values for _, values in found)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections import ChainMap
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -30,9 +32,9 @@ def defined(settings: Settings) -> dict[str, FeatureSet]:
     return sets
 
 
-def available(settings: Settings) -> dict[str, FeatureSet]:
+def available(settings: Settings) -> Mapping[str, FeatureSet]:
     """The feature sets that can be asked for by their version: the project's, and all that ship with asof."""
-    return SHIPPED | defined(settings)
+    return ChainMap(defined(settings), SHIPPED)  # type: ignore[arg-type]  # it writes to the first alone, and nobody writes
 
 
 def from_file(path: Path) -> list[FeatureSet]:

@@ -103,7 +103,3 @@ def build_alpha360() -> FeatureSet:
     features = {f"{name}{k}": (price.lag(k) if k else price) / _close for name, price in PRICES.items() for k in ages}
     features |= {f"VOLUME{k}": (_volume.lag(k) if k else _volume) / (_volume + TINY) for k in ages}
     return FeatureSet("alpha360", features, bar_flags(features))
-
-
-alpha158 = build_alpha158()
-alpha360 = build_alpha360()

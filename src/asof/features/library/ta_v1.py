@@ -67,6 +67,3 @@ def build() -> FeatureSet:
         "yang_zhang_20": ta.yang_zhang(),
     }
     return FeatureSet("ta_v1", features, bar_flags(features))
-
-
-ta_v1 = build()
