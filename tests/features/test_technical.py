@@ -13,7 +13,9 @@ from asof.features.expression import Expr, bars
 from asof.features.library import SHIPPED
 from asof.features.library import technical as ta
 from asof.features.library.alpha import BAR_FACTORS, ROLLING_FACTORS
-from tests.oracles import FINITE, INDICATORS, OPERATORS, Oracle, Table, alpha158_differences, golden_differences, series
+from asof.operators import BAR_SHAPES
+from asof.operators import OPERATORS as ALL_OPERATORS
+from tests.oracles import FINITE, GOLDENS, INDICATORS, OPERATORS, Oracle, Table, alpha158_differences, golden_differences, series
 
 X = bars.close
 
@@ -54,6 +56,17 @@ def test_alpha360_holds_the_last_sixty_bars_in_parts_of_the_newest():
     features = SHIPPED["alpha360"].features
     assert [tried(features[name], **table)[-1] for name in ("CLOSE59", "OPEN30", "VWAP0", "CLOSE0")] == [1 / 60, 0.5, 1.0, 1.0]
     assert tried(features["VOLUME59"], **table)[-1] == 2 / (120 + 1e-12)
+
+
+def test_every_operator_over_bars_has_an_oracle_on_real_prices():
+    told = {name.partition(",")[0] for name in OPERATORS}
+    assert {o.name for o in ALL_OPERATORS if o.shape in BAR_SHAPES} <= told
+
+
+def test_the_page_on_accuracy_tells_of_every_oracle():
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "accuracy.md").read_text()
+    names = [*OPERATORS, *INDICATORS, *(" ".join(golden) for golden in GOLDENS), *BAR_FACTORS, *ROLLING_FACTORS]
+    assert [name for name in names if f"| `{name}` |" not in page] == []
 
 
 def test_the_shipped_set_is_made_of_indicators_that_have_an_oracle():
