@@ -10,27 +10,17 @@ from asof.operators.operator import Operator, Param, Shape, window
 from asof.operators.rolling import BLOCK
 
 
-def position(ordered, value):
-    """How many of the sorted values are below `value`: counted, which is quicker than halving, as nothing is guessed."""
-    below = 0
+def take_out(rest, before, after, leaving):
+    """The sorted values without one that equals `leaving`: up to it those `before` each place, from it on those `after`."""
+    for i in range(len(rest)):
+        rest[i] = before[i] if before[i] < leaving else after[i]
+
+
+def put_in(ordered, below, above, coming):
+    """The sorted values with `coming` among them: at each place it, held between the values that would be `below` and `above` it."""
     for i in range(len(ordered)):
-        below += 1 if ordered[i] < value else 0
-    return below
-
-
-def exchange(ordered, leaving, coming):
-    """Put `coming` into the sorted values in the place of one that equals `leaving`; those between their places move by one."""
-    start, stop = position(ordered, leaving), position(ordered, coming)
-    if stop > start:
-        to, source = ordered[start : stop - 1], ordered[start + 1 : stop]
-        for i in range(len(to)):
-            to[i] = source[i]
-        ordered[stop - 1] = coming
-    else:
-        to, source = ordered[stop + 1 : start + 1], ordered[stop:start]
-        for i in range(len(to) - 1, -1, -1):
-            to[i] = source[i]
-        ordered[stop] = coming
+        capped = above[i] if above[i] < coming else coming
+        ordered[i] = below[i] if below[i] > capped else capped
 
 
 def comparable(x):
@@ -52,13 +42,24 @@ def middle(ordered):
     return ordered[half] + 0.0 if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2.0 + 0.0
 
 
-def first_window(x, n):
-    """The first `n` values, sorted."""
-    ordered = x[:n].copy()
+def rolling_ordered(out, x, n, q):
+    """The median of the last `n` values, or with a `q` from 0 to 1 that quantile.
+
+    At each bar one value leaves the sorted window and one comes in. Every place is computed, whether it changes or not: that takes no
+    guesses, and the processor does many at once.
+    """
+    ordered, rest = x[:n].copy(), x[: min(n, len(x)) - 1].copy()
     ordered[:] = math.inf
-    for i in range(min(n, len(x))):
-        exchange(ordered, math.inf, comparable(x[i]))
-    return ordered
+    last = len(rest)
+    before, after, inner, above = ordered[:last], ordered[1:], ordered[1:last], rest[1:]
+    for i in range(len(x)):
+        coming = comparable(x[i])
+        take_out(rest, before, after, comparable(x[i - n]) if i >= n else math.inf)
+        put_in(inner, rest, above, coming)
+        ordered[0] = rest[0] if last > 0 and rest[0] < coming else coming
+        ordered[last] = rest[last - 1] if last > 0 and rest[last - 1] > coming else coming
+        if i >= n - 1:
+            out[i] = between(ordered, q) if q >= 0.0 else middle(ordered)
 
 
 def rolling_median(out, x, n):
@@ -69,11 +70,7 @@ def rolling_median(out, x, n):
     >>> tried(bars.close.median(3), close=[3, 1, 2, 2, 9, 4])
     [None, None, 2.0, 2.0, 2.0, 4.0]
     """
-    ordered = first_window(x, n)
-    for i in range(n - 1, len(x)):
-        if i >= n:
-            exchange(ordered, comparable(x[i - n]), comparable(x[i]))
-        out[i] = middle(ordered)
+    rolling_ordered(out, x, n, -1.0)
 
 
 def rolling_quantile(out, x, n, q):
@@ -84,11 +81,7 @@ def rolling_quantile(out, x, n, q):
     >>> tried(bars.close.quantile(3, 0.25), close=[3, 1, 2, 2, 9, 4])
     [None, None, 1.5, 1.5, 2.0, 3.0]
     """
-    ordered = first_window(x, n)
-    for i in range(n - 1, len(x)):
-        if i >= n:
-            exchange(ordered, comparable(x[i - n]), comparable(x[i]))
-        out[i] = between(ordered, q)
+    rolling_ordered(out, x, n, q)
 
 
 def add_standing(out, x, newest):
