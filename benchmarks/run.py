@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+import alpha158
 import backfill
 import cold
 import cycle
@@ -35,6 +36,7 @@ import asof
 
 BENCHMARKS: dict[str, Callable[[Settings], Result]] = {
     "fs_v1": fs_v1.run,
+    "alpha158": alpha158.run,
     "join": join.run,
     "backfill": backfill.run,
     "postgres_write": postgres_io.write,

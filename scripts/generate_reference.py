@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import difflib
 import html
+import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol, get_args
+from typing import Protocol, get_args, get_type_hints
 
 import typer.main
 from prometheus_client import Info
@@ -23,7 +24,8 @@ from pydantic import SecretStr
 
 from asof.cli.app import app
 from asof.config import Settings
-from asof.features.library import SHIPPED
+from asof.features.expression import Expr, bars
+from asof.features.library import SHIPPED, technical
 from asof.operators import BAR_SHAPES, FAMILIES, Operator, Param, Shape
 from asof.telemetry.metrics import SECONDS, Metrics
 from asof.timeframes import duration_text
@@ -35,7 +37,15 @@ INTRO = {
     "operators": (
         "All there is to build expressions from; anything else is a composition of these. The shape says what missing values and errors "
         "do, see [the law](../law.md#operator-shapes). *Earlier bars* is what the operator adds to the lookback of its input. *Version* "
-        "counts changes of meaning and is part of every fingerprint."
+        "counts changes of meaning and is part of every fingerprint. [What is meant exactly](../semantics.md), and where others differ, "
+        "has a page of its own. `x.diff(n)`, `x.between(low, high)`, `x.crossed_above(y)`, `x.crossed_below(y)` and `x.ewm(span=)` are "
+        "short for expressions of these."
+    ),
+    "indicators": (
+        "Functions in `asof.features.library.technical` that make expressions: `from asof.features.library import technical as ta`, then "
+        "`ta.rsi(bars.close)`. Prices and volumes are those of `bars`; `x` is any expression over bars. *Bars* is how many an indicator "
+        "looks at with its default lengths (20 where it has none), the current one included: before so many exist it is missing. "
+        "[Accuracy](accuracy.md) holds them to other libraries."
     ),
     "feature sets": (
         "In their default form. The canonical text below is what the registry keeps; `FeatureSet.parse` reads it back. "
@@ -61,6 +71,13 @@ ABOUT = {
     "arithmetic": "Arithmetic, comparison, and functions of one number. A comparison answers 1 for true and 0 for false.",
     "logic": "What looks at missing values instead of passing them through. Any finite number but 0 is true.",
     "rolling": "The last `n` bars of one instrument, the current bar included. `n` is a whole number that is part of the definition.",
+    "ordered": "Where values stand among the last `n`, by comparison alone.",
+    "moments": "How the last `n` values lie about their mean, and beside those of another series.",
+    "trend": (
+        "Weights by place in the window, and straight lines through it. `x.ewm` takes its `alpha` as a `span`, a `half_life` or Wilder's "
+        "n, too, and then its `reach` follows: [fading weights](../semantics.md#fading-weights)."
+    ),
+    "present": "With `min_count`, what the last `n` bars have counts, be they fewer than `n` or without a value here and there.",
     "windows": "The events of one window: `x` and `weight` are columns of `events.window(...)`, or expressions over them.",
 }
 """A sentence for each family."""
@@ -86,6 +103,7 @@ MISSING = {
     "is_missing": "never",
     "lag": "there is no bar `n` bars ago, or its value is missing",
     "count": "never",
+    "bars_since": "`x` was not true among the last `n` bars, or has no value since",
 }
 """When the result of an operator is missing whose shape does not decide it."""
 
@@ -142,7 +160,9 @@ def missing_when(operator: Operator) -> str:
         case Shape.ROW:
             return "an input is missing"
         case Shape.SERIES:
-            return "fewer than `n` bars, or one without a value"
+            return f"fewer than `{operator.params[0].name}` bars, or one without a value"
+        case Shape.PRESENT:
+            return f"fewer than `min_count` of the last `{operator.params[0].name}` bars have a value"
         case Shape.SUM:
             return "an event has no value"
         case Shape.MOMENT | Shape.WINDOW:
@@ -156,7 +176,8 @@ def missing_when(operator: Operator) -> str:
 def earlier_bars(operator: Operator) -> str:
     if operator.shape not in BAR_SHAPES:
         return "0"
-    return {7: "`n`", 6: "`n - 1`"}[operator.reach((7,))]
+    name = operator.params[0].name
+    return {7: f"`{name}`", 6: f"`{name} - 1`"}[operator.reach((7,))]
 
 
 def parameters(module: ModuleType) -> str:
@@ -171,9 +192,34 @@ def parameters(module: ModuleType) -> str:
 
 def parameter_text(p: Param) -> str:
     kind = "a whole number" if p.kind is int else "a number"
-    limits = "" if p.minimum is None else f" from {p.minimum:,.0f}" + ("" if p.maximum is None else f" to {p.maximum:,.0f}")
+    limits = "" if p.minimum is None else f" from {bounded(p.minimum)}" + ("" if p.maximum is None else f" to {bounded(p.maximum)}")
     default = "" if p.default is None else f", {p.default:g} if not given"
     return f"`{p.name}` is {kind}{limits}{default}"
+
+
+def bounded(limit: float) -> str:
+    return f"{limit:,.0f}" if limit == int(limit) else f"{limit:g}"
+
+
+def indicators() -> str:
+    """Every indicator, in the order of its file."""
+    rows = [indicator_row(name, function) for name, function in vars(technical).items() if is_indicator(function)]
+    return "\n\n".join([page_head("Indicators"), INTRO["indicators"], table(("call", "computes", "bars"), rows)]) + "\n"
+
+
+def is_indicator(found: object) -> bool:
+    own = inspect.isfunction(found) and found.__module__ == technical.__name__ and not found.__name__.startswith("_")
+    return own and issubclass(get_type_hints(found)["return"], Expr | tuple)
+
+
+def indicator_row(name: str, function: Callable[..., Expr | tuple[Expr, ...]]) -> tuple[str, ...]:
+    signature = inspect.signature(function)
+    shown = ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default}" for p in signature.parameters.values())
+    given = {"x": bars.close, "high": bars.high, "low": bars.low, "n": 20}
+    made = function(**{p.name: given[p.name] for p in signature.parameters.values() if p.default is p.empty})
+    lines = made if isinstance(made, tuple) else (made,)
+    fields = f": {', '.join(code(f) for f in made._fields)}" if isinstance(made, tuple) else ""  # type: ignore[attr-defined]
+    return code(f"{name}({shown})"), prose(first_sentence(function.__doc__ or "")) + fields, str(max(line.lookback for line in lines))
 
 
 def feature_sets() -> str:
@@ -357,6 +403,7 @@ SAID_BESIDE = re.compile(r"missing |never missing$|else missing$|needs 2 events$
 
 PAGES: dict[str, Callable[[], str]] = {
     "operators.md": operators,
+    "indicators.md": indicators,
     "feature-sets.md": feature_sets,
     "cli.md": commands,
     "settings.md": settings,

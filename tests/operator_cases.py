@@ -4,6 +4,7 @@ An oracle is an independent definition over lists, not a copy of the kernel. Wha
 
 - ROW: one finite number for each input; LOGIC: one number for each, `None` where missing, `ERROR` for an error;
 - SERIES: the whole window of each input, oldest first; RAW: all values so far, missing ones and errors among them;
+- PRESENT: the values of the window that are there, oldest first, without the window's length and `min_count`;
 - SUM, MOMENT and WINDOW: the events' values, oldest first; COUNT: the same, missing ones and errors among them.
 
 The parameters follow. An answer is a number, `None` or `ERROR`; what overflows or divides by zero is an error.
@@ -17,6 +18,7 @@ import operator as python
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from asof.features.expression import Expr, apply, bars, events
 from asof.operators import BAR_SHAPES, EVENT_SHAPES, Operator, Param, Shape
@@ -95,6 +97,84 @@ def _spread_root(x: Sequence[float], ddof: float) -> float:
     return statistics.stdev(x) if ddof else statistics.pstdev(x)
 
 
+def one(*_: object) -> float:
+    """The scale of answers that are themselves relative, such as a correlation."""
+    return 1.0
+
+
+def products(x: Sequence[float], y: Sequence[float], *_: object) -> float:
+    return biggest(x) * biggest(y)
+
+
+def deviations(x: Sequence[float]) -> list[Fraction]:
+    """The exact distances from the exact mean."""
+    exact = [Fraction(v) for v in x]
+    return [v - sum(exact) / len(exact) for v in exact]
+
+
+def moment(x: Sequence[float], power: int) -> Fraction:
+    return sum((d**power for d in deviations(x)), Fraction()) / len(x)
+
+
+def skew(x: Sequence[float], n: int) -> float:
+    return math.sqrt(n * (n - 1)) / (n - 2) * float(moment(x, 3)) / float(moment(x, 2)) ** 1.5
+
+
+def kurt(x: Sequence[float], n: int) -> float:
+    excess = moment(x, 4) / moment(x, 2) ** 2 - 3
+    return float(Fraction(n - 1, (n - 2) * (n - 3)) * ((n + 1) * excess + 6))
+
+
+def covariance(x: Sequence[float], y: Sequence[float], by: float) -> float:
+    return float(sum(map(python.mul, deviations(x), deviations(y))) / Fraction(by))
+
+
+def corr(x: Sequence[float], y: Sequence[float], n: int) -> float:
+    return covariance(x, y, n) / (math.sqrt(moment(x, 2)) * math.sqrt(moment(y, 2)))
+
+
+def line(x: Sequence[float]) -> tuple[Fraction, list[Fraction]]:
+    """The slope of the straight line by least squares, and what is left of the values without it."""
+    bars = deviations(range(len(x)))
+    slope = sum(map(python.mul, bars, deviations(x)), Fraction()) / sum(b * b for b in bars)
+    return slope, [v - slope * b for v, b in zip(deviations(x), bars, strict=True)]
+
+
+def quantile(x: Sequence[float], q: float) -> float:
+    ordered, place = sorted(x), q * (len(x) - 1)
+    below, above = ordered[math.floor(place)], ordered[math.ceil(place)]
+    return below + (above - below) * (place % 1)
+
+
+def rank(x: Sequence[float], n: int) -> float:
+    return statistics.mean(k for k, v in enumerate(sorted(x), 1) if v == x[-1]) / n
+
+
+def place_of(value: float, x: Sequence[float], newest: int) -> float:
+    return float(len(x) - 1 - x[::-1].index(value) if newest else x.index(value))
+
+
+def faded(x: Sequence[float], alpha: float) -> float:
+    weights = [(1 - alpha) ** k for k in reversed(range(len(x)))]
+    return math.fsum(map(python.mul, x, weights)) / math.fsum(weights)
+
+
+def gained(x: Sequence[float], gain: Sequence[float], reach: int) -> float:
+    answer = x[0]
+    for value, share in zip(x[1:], gain[1:], strict=True):
+        answer += share * (value - answer)
+    return answer
+
+
+def bars_since(x: Sequence[Answer], n: int) -> Answer:
+    for k, value in enumerate(reversed(x[-n:])):
+        if value in (None, ERROR):
+            return value
+        if value:
+            return float(k)
+    return None
+
+
 CASES: dict[str, Case] = {
     "add/2": Case(python.add, bits=True),
     "subtract/2": Case(python.sub, bits=True),
@@ -112,6 +192,8 @@ CASES: dict[str, Case] = {
     "sqrt/1": Case(math.sqrt, bits=True),
     "exp/1": Case(math.exp, ulps=2),
     "log/1": Case(math.log, ulps=2),
+    "maximum/2": Case(max, bits=True),
+    "minimum/2": Case(min, bits=True),
     "clip/1": Case(lambda x, low, high: sorted((low, x, high))[1], bits=True),
     "and/2": Case(both, bits=True),
     "or/2": Case(either, bits=True),
@@ -126,6 +208,32 @@ CASES: dict[str, Case] = {
     "std/1": Case(lambda x, n, ddof: _spread_root(x, ddof), scale=biggest),
     "min/1": Case(lambda x, n: min(x), bits=True),
     "max/1": Case(lambda x, n: max(x), bits=True),
+    "bars_since/1": Case(bars_since, bits=True),
+    "median/1": Case(lambda x, n: statistics.median(x) + 0.0, bits=True),
+    "quantile/1": Case(lambda x, n, q: quantile(x, q), scale=biggest),
+    "rank/1": Case(rank, bits=True),
+    "argmax/1": Case(lambda x, n, newest: place_of(max(x), x, newest), bits=True),
+    "argmin/1": Case(lambda x, n, newest: place_of(min(x), x, newest), bits=True),
+    "mad/1": Case(lambda x, n: float(sum(map(abs, deviations(x))) / n), scale=biggest),
+    "skew/1": Case(skew, scale=one),
+    "kurt/1": Case(kurt, scale=one),
+    "cov/2": Case(lambda x, y, n, ddof: covariance(x, y, n - ddof), scale=products),
+    "corr/2": Case(corr, scale=one),
+    "wma/1": Case(lambda x, n: math.fsum(map(python.mul, x, range(1, n + 1))) / (n * (n + 1) / 2), scale=biggest),
+    "ewm/1": Case(lambda x, reach, alpha: faded(x, alpha), scale=biggest),
+    "ewm/2": Case(gained, bits=True),
+    "slope/1": Case(lambda x, n: float(line(x)[0]), scale=biggest),
+    "resid/1": Case(lambda x, n: float(line(x)[1][-1]), scale=biggest),
+    "rsquare/1": Case(lambda x, n: float(1 - sum(v * v for v in line(x)[1]) / (n * moment(x, 2))), scale=one),
+    "present.sum/1": Case(left_to_right, bits=True),
+    "present.mean/1": Case(lambda x: left_to_right(x) / len(x), bits=True),
+    "present.var/1": Case(_spread, scale=biggest_square),
+    "present.std/1": Case(_spread_root, scale=biggest),
+    "present.min/1": Case(min, bits=True),
+    "present.max/1": Case(max, bits=True),
+    "present.median/1": Case(lambda x: statistics.median(x) + 0.0, bits=True),
+    "present.quantile/1": Case(quantile, scale=biggest),
+    "present.ewm/1": Case(faded, scale=biggest),
     "events.count/1": Case(lambda x: float(sum(v is not None for v in x)), bits=True),
     "events.sum/1": Case(math.fsum, bits=True),
     "events.sum/2": Case(lambda x, weight: math.fsum(map(python.mul, x, weight)), bits=True),
@@ -141,31 +249,38 @@ CASES: dict[str, Case] = {
 """The case of each operator, by its key."""
 
 
+MOST_CHOICES = 6
+"""Choices of parameters that an operator is tried with."""
+
+
 def parameters(operator: Operator) -> list[tuple[float, ...]]:
-    """A few choices of an operator's parameters, within their limits; later ones of a choice are never below earlier ones."""
-    whole = [p for p in operator.params if p.kind is int]
-    if len(whole) == len(operator.params):
-        return list(itertools.product(*(_whole_numbers(p) for p in whole)))
-    return [tuple(_within(p, base + k) for k, p in enumerate(operator.params)) for base in (-0.5, 0.0, 99.5)]
+    """A few choices of an operator's parameters, within their limits and fit for one another."""
+    choices = [c for c in itertools.product(*map(_choices, operator.params)) if _fit(operator, c)]
+    return choices[:: -(-len(choices) // MOST_CHOICES)]
 
 
-def _whole_numbers(param: Param) -> list[int]:
-    least = int(param.minimum or 0)
-    return sorted({int(_within(param, value)) for value in (least, least + 1, 7)})
-
-
-def _within(param: Param, value: float) -> float:
-    low = -math.inf if param.minimum is None else param.minimum
+def _choices(param: Param) -> list[float]:
+    """Values that a parameter may have: the least, one that is hardly more, and one that is usual."""
+    low = -0.5 if param.minimum is None else param.minimum
     high = math.inf if param.maximum is None else param.maximum
-    return param.kind(min(max(value, low), high))
+    usual = (low, low + 1, 7) if param.kind is int else (low, low + 0.3, 99.5)
+    return sorted({param.kind(min(value, high)) for value in usual})
+
+
+def _fit(operator: Operator, params: tuple[float, ...]) -> bool:
+    given = dict(zip((p.name for p in operator.params), params, strict=True))
+    length = given.get("n", given.get("reach", math.inf))
+    return given.get("low", 0) <= given.get("high", 0) and given.get("min_count", 0) <= length
 
 
 def called(operator: Operator, inputs: Sequence[Expr], params: tuple[float, ...]) -> Expr:
     """The operator applied to as many of the inputs as it takes."""
     first, *more = inputs[: len(operator.inputs)]
+    in_order = [value for p, value in zip(operator.params, params, strict=True) if not p.named]
+    named = {p.name: value for p, value in zip(operator.params, params, strict=True) if p.named}
     if operator.shape in EVENT_SHAPES:
-        return apply(operator.name, first, *params, **dict(zip(operator.inputs[1:], more, strict=True)))
-    return apply(operator.name, first, *more, *params)
+        return apply(operator.name, first, *in_order, **dict(zip(operator.inputs[1:], more, strict=True)), **named)
+    return apply(operator.name, first, *more, *in_order, **named)
 
 
 def expressions(operator: Operator) -> dict[str, Expr]:

@@ -6,6 +6,7 @@ import math
 import struct
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from asof.engine.panel import Panel
 from asof.engine.plan import plan
 from asof.engine.run import run
+from asof.engine.trial import tried
 from asof.features.expression import EVENT_COLUMNS, Expr, bars, constant, events, where
 from asof.features.feature_set import FeatureSet
 from asof.operators import EVENT_SHAPES, OPERATORS, Operator, Shape
@@ -77,6 +79,9 @@ def expected_of_bars(operator: Operator, case: Case, inputs: list[list[Answer]],
             answers.append(ask(case, *flat))
         elif operator.shape is Shape.RAW:
             answers.append(ask(case, *(column[: row + 1] for column in inputs), *params))
+        elif operator.shape is Shape.PRESENT:
+            there = [v for v in inputs[0][max(0, row - reach) : row + 1] if v is not None]
+            answers.append(None if len(there) < params[-1] else ERROR if ERROR in there else ask(case, there, *params[1:-1]))
         elif None in flat or row < reach:
             answers.append(None)
         elif ERROR in flat:
@@ -124,8 +129,9 @@ def test_a_bar_operator_answers_what_its_oracle_answers(operator: Operator, data
     expected = expected_of_bars(operator, case, inputs[: len(operator.inputs)], params)
     assert len(found) == len(expected)
     for row, (one, other) in enumerate(zip(found, expected, strict=True)):
-        window = [v for v in inputs[0][max(0, row - operator.reach(params)) : row + 1] if v not in (None, ERROR)]
-        assert_answer(case, one, other, (window, *params))
+        window = slice(max(0, row - operator.reach(params)), row + 1)
+        seen = [[v for v in column[window] if v not in (None, ERROR)] for column in inputs[: len(operator.inputs)]]
+        assert_answer(case, one, other, (*seen, *params))
 
 
 @pytest.mark.parametrize("operator", [o for o in OPERATORS if o.shape in EVENT_SHAPES], ids=lambda o: o.key)
@@ -154,6 +160,39 @@ def test_an_event_operator_answers_what_its_oracle_answers(operator: Operator, d
         else:
             expected = ERROR if ERROR in flat else ask(case, *columns, *params)
         assert_answer(case, answer, expected, (*columns, *params))
+
+
+GAPPY: list[Answer] = [3.0, None, 2.0, 2.0, 5.0, None, None, None, 1.0, 4.0, 4.0, 4.0, 4.0, 4.0, 0.5, None, 7.0]
+ROLLING = {
+    "sum": lambda x, **kw: (x.sum(4, **kw), lambda r: r.sum()),
+    "mean": lambda x, **kw: (x.mean(4, **kw), lambda r: r.mean()),
+    "var": lambda x, **kw: (x.var(4, **kw), lambda r: r.var()),
+    "std": lambda x, **kw: (x.std(4, ddof=0, **kw), lambda r: r.std(ddof=0)),
+    "min": lambda x, **kw: (x.min(4, **kw), lambda r: r.min()),
+    "max": lambda x, **kw: (x.max(4, **kw), lambda r: r.max()),
+    "median": lambda x, **kw: (x.median(4, **kw), lambda r: r.median()),
+    "quantile": lambda x, **kw: (x.quantile(4, 0.3, **kw), lambda r: r.quantile(0.3)),
+}
+
+
+@pytest.mark.parametrize("min_count", [None, 2, 4])
+@pytest.mark.parametrize("name", ROLLING)
+def test_gaps_and_equal_values_are_as_in_pandas(name: str, min_count: int | None):
+    expression, of_pandas = ROLLING[name](bars.close, **({} if min_count is None else {"min_count": min_count}))
+    expected = of_pandas(pd.Series(floats(GAPPY)).rolling(4, min_periods=min_count)).to_numpy()
+    np.testing.assert_allclose(floats(tried(expression, close=GAPPY)), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_an_infinite_value_is_an_error_as_long_as_the_window_holds_it():
+    close = [1.0, 2.0, ERROR, 3.0, 4.0, 5.0, 6.0]
+    for expression in (bars.close.median(3), bars.close.rank(3), bars.close.slope(3), bars.close.ewm(span=2, reach=3)):
+        answers = tried(expression, close=close)
+        assert [v == ERROR for v in answers] == [False, False, True, True, True, False, False]
+
+
+def test_windows_longer_than_the_history_have_no_value():
+    for expression in (bars.close.median(9), bars.close.argmax(9), bars.close.corr(bars.open, 9), bars.close.ewm(span=20)):
+        assert tried(expression, close=[1.0, 2.0, 3.0], open=[3.0, 2.0, 1.0]) == [None] * 3
 
 
 def test_windows_of_events_include_both_their_ends():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections import ChainMap
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -16,19 +18,23 @@ from asof.stores.store import Registered, Store
 
 
 def defined(settings: Settings) -> dict[str, FeatureSet]:
-    """The feature sets of the library (with this project's event window) and of the project's file, by version."""
-    sets = dict(SHIPPED)
-    sets["fs_v1"] = build(f"{settings.event_window_minutes}m", settings.min_event_count)
+    """The feature sets that this project has, by version: `fs_v1` with its event window, and those of its file."""
+    sets = {"fs_v1": build(f"{settings.event_window_minutes}m", settings.min_event_count)}
     if settings.features:
         for feature_set in from_file(settings.features):
             if feature_set == SHIPPED.get(feature_set.version):
                 continue  # only imported there, to build on
-            if feature_set.version in sets and feature_set != sets[feature_set.version]:
+            if feature_set.version in SHIPPED and feature_set != sets.get(feature_set.version):
                 raise DefinitionError(
                     f"{settings.features} redefines {feature_set.version}, which ships with asof; give it a version of its own"
                 )
             sets[feature_set.version] = feature_set
     return sets
+
+
+def available(settings: Settings) -> Mapping[str, FeatureSet]:
+    """The feature sets that can be asked for by their version: the project's, and all that ship with asof."""
+    return ChainMap(defined(settings), SHIPPED)  # type: ignore[arg-type]  # it writes to the first alone, and nobody writes
 
 
 def from_file(path: Path) -> list[FeatureSet]:
@@ -62,7 +68,7 @@ def find(version: str, settings: Settings, registry: dict[str, Registered]) -> F
 
     Raises `VersionConflict` with the difference where the definition has changed, `NotFound` where there is none.
     """
-    sets = defined(settings)
+    sets = available(settings)
     if version in sets:
         check(sets[version], registry)
         return sets[version]

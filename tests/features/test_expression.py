@@ -10,7 +10,21 @@ import threading
 import pytest
 
 from asof.errors import DefinitionError
-from asof.features.expression import BARS, METHODS, Expr, apply, bars, column, constant, event_windows, events, lookback, walk, where
+from asof.features.expression import (
+    BARS,
+    COMPOSED,
+    METHODS,
+    Expr,
+    apply,
+    bars,
+    column,
+    constant,
+    event_windows,
+    events,
+    lookback,
+    walk,
+    where,
+)
 from asof.operators import OPERATORS
 
 news = events.window("1h")
@@ -162,6 +176,27 @@ REFUSED = {
     "nothing": (lambda: where(bars.close > 1, None, 1), "None (NoneType) is neither an expression nor a number"),
     "an endless number": (lambda: bars.close + float("inf"), "a constant must be finite, not inf"),
     "no number": (lambda: bars.close + float("nan"), "a constant must be finite, not nan"),
+    "no bars at all": (lambda: bars.close.median(0), "median: n=0 must be at least 1"),
+    "a line through one bar": (lambda: bars.close.slope(1), "slope: n=1 must be at least 2"),
+    "a skewness of two": (lambda: bars.close.skew(2), "skew: n=2 must be at least 3"),
+    "more than all values": (lambda: bars.close.quantile(5, 1.5), "quantile: q=1.5 must be at most 1"),
+    "a correlation with nothing": (lambda: bars.close.corr(5), "corr takes x.corr(y, n): n is not given"),
+    "more values than bars": (lambda: bars.close.mean(5, min_count=6), "mean: min_count=6 is more than the 5 bars of the window"),
+    "a count that is none": (lambda: bars.close.mean(5, min_count=0), "mean: min_count=0 must be at least 1"),
+    "a count for a lag": (lambda: bars.close.lag(5, min_count=2), "lag takes x.lag(n), not min_count=2"),
+    "a count in its place": (lambda: bars.close.mean(5, 2), "mean takes x.mean(n), not 3 values"),
+    "no weights": (bars.close.ewm, "ewm takes one of alpha, span, half_life, wilder or a gain, not none of them"),
+    "weights twice": (lambda: bars.close.ewm(span=3, alpha=0.1), "ewm takes one of alpha, span, half_life, wilder or a gain, not span"),
+    "a span of nothing": (lambda: bars.close.ewm(span=0), "ewm: span=0 is not a number from 1"),
+    "a half-life of nothing": (lambda: bars.close.ewm(half_life=0), "ewm: half_life=0 is not a number above 0"),
+    "a span of words": (lambda: bars.close.ewm(span="20"), "ewm: span='20' is not a number from 1"),
+    "an alpha above 1": (lambda: bars.close.ewm(alpha=1.5), "ewm: alpha=1.5 is not a number from 1e-09 to 1"),
+    "an endless reach": (
+        lambda: bars.close.ewm(span=1e6),
+        "ewm: weights that fade by 2e-06 a bar reach 18,368,401 bars back; state how far: reach=1000000 at most",
+    ),
+    "a gain without a reach": (lambda: bars.close.ewm(bars.volume), "ewm with a gain takes a reach beside it and nothing else"),
+    "a gain and a span": (lambda: bars.close.ewm(bars.volume, span=3, reach=5), "ewm with a gain takes a reach beside it and nothing else"),
     "a huge number": (lambda: bars.close + 10**5_000, "a constant must be finite, not a whole number beyond 1.8e308"),
 }
 
@@ -172,6 +207,25 @@ def test_the_language_refuses_with_the_mend(what: str):
     with pytest.raises(DefinitionError) as refused:
         build()
     assert str(refused.value).startswith(said)
+
+
+def test_methods_that_are_short_for_an_expression_are_that_expression():
+    x, y = bars.close, bars.open
+    assert x.between(1, y) is (x >= 1) & (x <= y)
+    assert x.crossed_above(y) is (x > y) & ~(x > y).lag(1)
+    assert x.crossed_below(3) is (x < 3) & ~(x < 3).lag(1)
+    assert x.ewm(span=3) is x.ewm(alpha=0.5) is apply("ewm", x, reach=53, alpha=0.5)
+    assert x.ewm(wilder=2, reach=9) is x.ewm(half_life=1, reach=9) is x.ewm(span=3, reach=9)
+    assert x.ewm(span=1) is apply("ewm", x, reach=1, alpha=1)
+    assert set(COMPOSED) <= set(dir(Expr))
+
+
+@pytest.mark.parametrize("span", [2, 5, 20, 200])
+def test_weights_reach_until_half_a_unit_in_the_last_place_is_left(span: int):
+    expression = bars.close.ewm(span=span)
+    reach, alpha = expression.params
+    assert expression.lookback == reach
+    assert (1 - alpha) ** reach <= 2.0**-53 * (1 + 1e-9) < (1 - alpha) ** (reach - 1) * (1 + 1e-9)
 
 
 def test_underscored_names_are_never_operators():

@@ -8,23 +8,26 @@ from typing import Annotated
 import typer
 
 from asof.cli.console import JsonOption, StoreOption, emit, out
-from asof.definitions import check, defined, register
+from asof.definitions import available, check, defined, register
 from asof.errors import NotFound, did_you_mean
 from asof.feature_store import connect
 
 
 def apply(
-    versions: Annotated[list[str] | None, typer.Argument(help="Feature sets to register; all that are defined, if none is named.")] = None,
+    versions: Annotated[
+        list[str] | None, typer.Argument(help="Feature sets to register; fs_v1 and those of the project, if none is named.")
+    ] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Register feature sets. A registered version with another definition is refused, and then nothing is registered."""
     with connect(store) as opened:
-        sets = defined(opened.settings)
+        sets = available(opened.settings)
         for version in versions or ():
             if version not in sets:
-                raise NotFound(f"no feature set {version!r} is defined; there are {', '.join(sets)}{did_you_mean(version, list(sets))}")
-        chosen = [sets[v] for v in versions or sets]
+                known = ", ".join(sorted(sets))
+                raise NotFound(f"no feature set {version!r} is defined; there are {known}{did_you_mean(version, list(sets))}")
+        chosen = [sets[v] for v in versions or defined(opened.settings)]
         registry = opened.registered()
         for feature_set in chosen:
             check(feature_set, registry)

@@ -113,6 +113,35 @@ def raw(kernel, inputs, sums):
     return drive
 
 
+def gather(room, x):
+    """Move what `x` has of values into `room`. Returns how many they are, an error among them as a negative number."""
+    held, broken = 0, False
+    for i in range(len(x)):
+        if x[i] == x[i]:
+            room[held] = x[i]
+            held += 1
+            broken |= math.isinf(x[i])
+    return -held if broken else held
+
+
+def present(kernel, inputs, sums):
+    def drive(out, inputs, params, offsets, reach):
+        (x,) = inputs
+        room = np.empty(reach + 1)
+        for s in range(len(offsets) - 1):
+            for i in range(offsets[s], offsets[s + 1]):
+                held = gather(room, x[max(offsets[s], i - reach) : i + 1])
+                if abs(held) < params[-1]:
+                    out[i] = math.nan
+                elif held < 0:
+                    out[i] = math.inf
+                else:
+                    result = kernel(room[:held], *params[1:-1])
+                    out[i] = result if math.isfinite(result) else math.inf
+
+    return drive
+
+
 def worst(arrays):
     """NaN where a value is missing, inf where one is an error, else 0."""
     found = 0.0
@@ -221,6 +250,7 @@ DRIVERS: dict[Shape, tuple[Callable[..., Drive], Callable[..., Callable[..., Non
     Shape.LOGIC: (logic, by_row),
     Shape.SERIES: (series, by_bar),
     Shape.RAW: (raw, by_bar),
+    Shape.PRESENT: (present, by_bar),
     Shape.COUNT: (count, by_window),
     Shape.SUM: (exact_sum, by_window),
     Shape.MOMENT: (moment, by_window),

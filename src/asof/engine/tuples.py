@@ -97,5 +97,25 @@ def two(params):
     return params[0], params[1]
 
 
-TAKE = {(): none, (int,): whole, (int, int): two_whole, (float, float): two}
+def whole_and_one(params):
+    return int(params[0]), params[1]
+
+
+def three_whole(params):
+    return int(params[0]), int(params[1]), int(params[2])
+
+
+def whole_one_whole(params):
+    return int(params[0]), params[1], int(params[2])
+
+
+TAKE = {
+    (): none,
+    (int,): whole,
+    (int, int): two_whole,
+    (float, float): two,
+    (int, float): whole_and_one,
+    (int, int, int): three_whole,
+    (int, float, int): whole_one_whole,
+}
 """Parameters of these kinds, out of an array of floats."""

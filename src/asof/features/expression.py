@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator
 
 from asof.errors import DefinitionError, UnknownName, did_you_mean
+from asof.features import decay
 from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, Operator, Shape
 from asof.timeframes import duration, duration_text
 
@@ -154,11 +155,51 @@ class Expr:
         """The change over `n` bars: `x - x.lag(n)`."""
         return self - self.lag(n)
 
+    def between(self, low: Expr | Number, high: Expr | Number) -> Expr:
+        """1 where the value lies between `low` and `high`, both included, else 0: `(x >= low) & (x <= high)`."""
+        return (self >= low) & (self <= high)
+
+    def crossed_above(self, other: Expr | Number) -> Expr:
+        """1 on the first bar that is above `other` after one that was not: `(x > y) & ~(x > y).lag(1)`."""
+        above = self > other
+        return above & ~above.lag(1)
+
+    def crossed_below(self, other: Expr | Number) -> Expr:
+        """1 on the first bar that is below `other` after one that was not: `(x < y) & ~(x < y).lag(1)`."""
+        below = self < other
+        return below & ~below.lag(1)
+
+    def ewm(
+        self,
+        gain: Expr | None = None,
+        *,
+        span: Number | None = None,
+        half_life: Number | None = None,
+        wilder: Number | None = None,
+        alpha: Number | None = None,
+        reach: int | None = None,
+        min_count: int | None = None,
+    ) -> Expr:
+        """The exponentially weighted mean: a finite sum, in which each value weighs `1 - alpha` times the next newer one.
+
+        `alpha` is given as it is, as a `span` (2 / (span + 1)), as a `half_life` in bars, or as Wilder's n (1 / n). `reach` is how many
+        bars are looked at; without it as many as hold all of the weight but 2**-53 of it, which a longer series would not add to. The
+        value is missing where one of them is; `min_count` takes what there is of them, if that is so many. With a `gain` for each bar
+        the mean goes that share of the way to the bar's value, from the oldest of `reach` bars on.
+        """
+        if gain is not None:
+            if not {span, half_life, wilder, alpha, min_count} <= {None} or reach is None:
+                raise DefinitionError("ewm with a gain takes a reach beside it and nothing else: x.ewm(gain, reach=500)")
+            return apply("ewm", self, gain, reach=reach)
+        share = decay.alpha_of(span=span, half_life=half_life, wilder=wilder, alpha=alpha)
+        least = {} if min_count is None else {"min_count": min_count}
+        return apply("ewm", self, reach=decay.reach_of(share) if reach is None else reach, alpha=share, **least)
+
     def __getattr__(self, name: str) -> Callable[..., Expr]:
         if name not in METHODS:
             if name.startswith("_"):
                 raise AttributeError(name)
-            hint = did_you_mean(name, [*METHODS, "diff"])
+            hint = did_you_mean(name, [*METHODS, *COMPOSED])
             raise UnknownName(f"no operator is called {name!r}{hint}")
         return lambda *args, **kwargs: apply(name, self, *args, **kwargs)
 
@@ -169,9 +210,10 @@ class Expr:
 METHODS = tuple(dict.fromkeys(o.name for o in OPERATORS if not o.symbol and o.name != "where"))
 """The operators that are written as methods."""
 
-_BY_NAME: dict[tuple[str, bool, int], Operator] = {}
-for _operator in OPERATORS:
-    _BY_NAME[_operator.name, _operator.shape in EVENT_SHAPES, len(_operator.inputs)] = _operator
+COMPOSED = ("between", "crossed_above", "crossed_below", "diff")
+"""The methods that are short for an expression."""
+
+_BY_NAME = {(o.name, o.kind, len(o.inputs)): o for o in OPERATORS}
 _INPUTS = frozenset(i for o in OPERATORS for i in o.inputs)
 _NAMES = tuple(dict.fromkeys(o.name for o in OPERATORS))
 
@@ -200,25 +242,32 @@ def apply(name: str, /, *args: object, **named: object) -> Expr:
     Raises `DefinitionError` where the operator does not exist for such inputs, or a parameter is out of its range.
     """
     first = args[0] if isinstance(args[0], Expr) else constant(args[0])  # type: ignore[arg-type]  # constant() checks
-    on_events = isinstance(first.domain, int)
+    kinds = ("events",) * isinstance(first.domain, int) + ("present",) * ("min_count" in named) + ("",)
     if name == "negate" and len(args) == 1 and first.operator is None and first.domain is None:
         return constant(-first.params[0])  # as the text form reads it
     given = 1 + sum(isinstance(a, Expr) for a in args[1:]) + sum(isinstance(v, Expr) or key in _INPUTS for key, v in named.items())
-    operator = _find(name, on_events, given)
+    operator = _find(name, kinds, given)
     bound = _bind(operator, args, named)
     inputs = tuple(v if isinstance(v, Expr) else constant(v) for v in (bound[i] for i in operator.inputs))  # type: ignore[arg-type]
     params = tuple(p.check(bound[p.name], name) for p in operator.params)
-    if name == "clip" and params[0] > params[1]:
-        raise DefinitionError(f"clip: low={params[0]:g} is above high={params[1]:g}")
+    _check_together(operator, dict(zip((p.name for p in operator.params), params, strict=True)))
     return Expr(operator, inputs, params, "", _result_domain(operator, inputs))
 
 
-def _find(name: str, on_events: bool, given: int) -> Operator:
-    """The operator of this name for rows of this kind: event operators on events, the others on anything."""
-    arities = (given, *range(1, 4))
-    for events in (on_events, False):
-        for arity in arities:
-            if found := _BY_NAME.get((name, events, arity)):
+def _check_together(operator: Operator, params: dict[str, Number]) -> None:
+    """Refuse parameters that are right each for itself and not together."""
+    if operator.name == "clip" and params["low"] > params["high"]:
+        raise DefinitionError(f"clip: low={params['low']:g} is above high={params['high']:g}")
+    length = params.get("n", params.get("reach", 0))
+    if params.get("min_count", 0) > length:
+        raise DefinitionError(f"{operator.name}: min_count={params['min_count']} is more than the {length} bars of the window")
+
+
+def _find(name: str, kinds: tuple[str, ...], given: int) -> Operator:
+    """The operator of this name, of the first of the kinds that has one: event operators on events, the others on anything."""
+    for kind in kinds:
+        for arity in (given, *range(1, 4)):
+            if found := _BY_NAME.get((name, kind, arity)):
                 return found
     if name in _NAMES:
         raise DefinitionError(f"{name} works on the events of a window, not on bars: events.window('1h').sentiment.{name}()")
@@ -227,8 +276,9 @@ def _find(name: str, on_events: bool, given: int) -> Operator:
 
 def _bind(operator: Operator, args: tuple[object, ...], named: dict[str, object]) -> dict[str, object]:
     """Arguments by name, as Python would bind them to `operator.signature`."""
-    by_name_only = operator.inputs[1:] if operator.shape in EVENT_SHAPES else ()
-    order = [*(i for i in operator.inputs if i not in by_name_only), *(p.name for p in operator.params)]
+    by_name_only = [*operator.inputs[1:]] if operator.shape in EVENT_SHAPES else []
+    order = [*(i for i in operator.inputs if i not in by_name_only), *(p.name for p in operator.params if not p.named)]
+    by_name_only += [p.name for p in operator.params if p.named]
     if len(args) > len(order):
         raise DefinitionError(f"{operator.name} takes {operator.signature}, not {len(args)} values")
     bound = dict(zip(order, args, strict=False))

@@ -65,7 +65,7 @@ def _text(expr: Expr, names: Mapping[Expr, str], top: bool = False) -> tuple[str
     keyword = operator.shape in EVENT_SHAPES
     args = [f"{n}={t}" if keyword else t for n, (t, _) in zip(operator.inputs[1:], parts[1:], strict=True)]
     for param, value in zip(operator.params, expr.params, strict=True):
-        args.append(_number(value) if param.default is None else f"{param.name}={_number(value)}")
+        args.append(_number(value) if param.default is None and not param.named else f"{param.name}={_number(value)}")
     return f"{_wrap(parts[0], _ATOM)}.{operator.name}({', '.join(args)})", _ATOM
 
 

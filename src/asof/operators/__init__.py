@@ -1,9 +1,18 @@
 """The primitive operators: a file per family, each with its kernels and its entries; this is the one table of them all."""
 
-from asof.operators import arithmetic, logic, rolling, windows
+from asof.operators import arithmetic, logic, moments, ordered, present, rolling, trend, windows
 from asof.operators.operator import BAR_SHAPES, EVENT_SHAPES, Operator, Param, Shape
 
-FAMILIES = {"arithmetic": arithmetic, "logic": logic, "rolling": rolling, "windows": windows}
+FAMILIES = {
+    "arithmetic": arithmetic,
+    "logic": logic,
+    "rolling": rolling,
+    "ordered": ordered,
+    "moments": moments,
+    "trend": trend,
+    "present": present,
+    "windows": windows,
+}
 """The family files, in the order in which the reference shows them."""
 
 OPERATORS: tuple[Operator, ...] = tuple(operator for family in FAMILIES.values() for operator in family.OPERATORS)

@@ -95,6 +95,16 @@ def clip(x, low, high):
     return low if x < low else (high if x > high else x)
 
 
+def maximum(a, b):
+    """The larger of a and b."""
+    return b if b > a else a
+
+
+def minimum(a, b):
+    """The smaller of a and b."""
+    return b if b < a else a
+
+
 def less(a, b):
     """1 where a < b, else 0."""
     return 1.0 if a < b else 0.0
@@ -144,5 +154,7 @@ OPERATORS = (
     Operator("sqrt", Shape.ROW, sqrt),
     Operator("exp", Shape.ROW, exp),
     Operator("log", Shape.ROW, log),
+    Operator("maximum", Shape.ROW, maximum, _TWO),
+    Operator("minimum", Shape.ROW, minimum, _TWO),
     Operator("clip", Shape.ROW, clip, params=(Param("low", float), Param("high", float))),
 )

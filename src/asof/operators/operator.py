@@ -10,6 +10,8 @@ LOGIC    `kernel(a, b) -> float`              nothing: the kernel sees missing v
 SERIES   `kernel(out, x, ..., *params)`       one instrument at a time; a row without its whole window, or
                                               with a missing value inside it, becomes missing
 RAW      `kernel(out, x, ..., *params)`       one instrument at a time; nothing else
+PRESENT  `kernel(values, *params) -> float`   the values that the last `n` bars do have, oldest first; missing when they
+                                              are fewer than `min_count`; the kernel takes neither of these two
 COUNT    `kernel(x) -> bool`                  one event at a time, missing ones among them: how many count
 SUM      `kernel(x) -> float`                 the exact sum of a window's events; taken from running totals where
                                               those are exact, too
@@ -37,6 +39,7 @@ class Shape(Enum):
     LOGIC = "logic"
     SERIES = "series"
     RAW = "raw"
+    PRESENT = "present"
     COUNT = "count"
     SUM = "sum"
     MOMENT = "moment"
@@ -44,18 +47,19 @@ class Shape(Enum):
 
 
 EVENT_SHAPES = (Shape.COUNT, Shape.SUM, Shape.MOMENT, Shape.WINDOW)
-BAR_SHAPES = (Shape.SERIES, Shape.RAW)
+BAR_SHAPES = (Shape.SERIES, Shape.RAW, Shape.PRESENT)
 
 
 @dataclass(frozen=True)
 class Param:
-    """A number that an operator takes beside its inputs. A parameter without a default must be given."""
+    """A number that an operator takes beside its inputs. One without a default must be given; a `named` one is given by its name."""
 
     name: str
     kind: type[int] | type[float] = int
     minimum: float | None = None
     maximum: float | None = None
     default: float | None = None
+    named: bool = False
 
     def check(self, value: object, operator: str) -> int | float:
         """`value` as this parameter's kind, or a `DefinitionError` that says what is allowed."""
@@ -81,6 +85,11 @@ LONGEST = 1_000_000
 def window(minimum: int = 1) -> Param:
     """The length of a rolling window in bars, the current one included."""
     return Param("n", minimum=minimum, maximum=LONGEST)
+
+
+def min_count(minimum: int = 1) -> Param:
+    """How many values a window must have at least, for the operators that take what there is of it."""
+    return Param("min_count", minimum=minimum, maximum=LONGEST, named=True)
 
 
 DDOF = Param("ddof", minimum=0, maximum=1, default=1)
@@ -109,7 +118,13 @@ class Operator:
     @property
     def key(self) -> str:
         """The name that fingerprints use: unlike `name`, no two operators share it. It tells nothing of how the operator is computed."""
-        return f"{'events.' if self.shape in EVENT_SHAPES else ''}{self.name}/{len(self.inputs)}"
+        prefix = f"{self.kind}." if self.kind else ""
+        return f"{prefix}{self.name}/{len(self.inputs)}"
+
+    @property
+    def kind(self) -> str:
+        """What tells operators of one name apart, beside how many inputs they take: `events`, `present` (of values) or nothing."""
+        return "events" if self.shape in EVENT_SHAPES else "present" if self.shape is Shape.PRESENT else ""
 
     @property
     def signature(self) -> str:
@@ -119,7 +134,7 @@ class Operator:
         if self.name == "where":
             return f"where({', '.join(self.inputs)})"
         extra = [f"{name}=" for name in self.inputs[1:]] if self.shape in EVENT_SHAPES else list(self.inputs[1:])
-        params = [p.name if p.default is None else f"{p.name}={p.default:g}" for p in self.params]
+        params = [f"{p.name}=" if p.named else p.name if p.default is None else f"{p.name}={p.default:g}" for p in self.params]
         return f"{self.inputs[0]}.{self.name}({', '.join(extra + params)})"
 
     def reach(self, params: tuple[int | float, ...]) -> int:

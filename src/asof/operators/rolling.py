@@ -148,9 +148,28 @@ def count(out, x, n):
         out[i] = present
 
 
+def bars_since(out, x, n):
+    """How many bars ago x was last true, 0 for now; missing where it was not among the last `n` bars, or has no value since.
+
+    >>> from asof import bars
+    >>> from asof.engine.trial import tried
+    >>> tried((bars.close > 3).bars_since(3), close=[1, 4, 2, 2, 2, 5])
+    [None, 0.0, 1.0, 2.0, None, 0.0]
+    """
+    seen = -1
+    for i in range(len(x)):
+        if x[i] != 0.0:
+            seen = i
+        if seen < 0 or i - seen >= n:
+            out[i] = math.nan
+        else:
+            out[i] = i - seen if math.isfinite(x[seen]) else x[seen]
+
+
 OPERATORS = (
     Operator("lag", Shape.RAW, lag, params=(Param("n", minimum=1, maximum=LONGEST),)),
     Operator("count", Shape.RAW, count, params=(window(),)),
+    Operator("bars_since", Shape.RAW, bars_since, params=(window(),)),
     Operator("sum", Shape.SERIES, rolling_sum, params=(window(),)),
     Operator("mean", Shape.SERIES, rolling_mean, params=(window(),)),
     Operator("var", Shape.SERIES, rolling_var, params=(window(2), DDOF)),
