@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from asof import __version__
-from asof.cli import apply, backfill, demo, dlq, doctor, explain, get, ingest, init, join, migrate, plan, verify
+from asof.cli import apply, backfill, demo, dlq, doctor, explain, get, ingest, init, join, leakcheck, migrate, plan, verify
 from asof.cli.console import err
 from asof.cli.interrupts import noticed, watching
 from asof.errors import AsofError
@@ -37,6 +37,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "join": join.join,
     "verify": verify.verify,
     "explain": explain.explain,
+    "leakcheck": leakcheck.leakcheck,
     "doctor": doctor.doctor,
     "demo": demo.demo,
 }

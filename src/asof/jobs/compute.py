@@ -46,7 +46,7 @@ def compute(
     mapping, known = ColumnMapping(timezone=timezone), Calendars(calendars or {})
     with ThreadPoolExecutor(1) as beside:  # events are read on a second thread: Arrow and NumPy work without the lock
         reading = beside.submit(_events, events, mapping)
-        taken = _usable(bars_of(pa.table(bars), mapping, timeframe), "bars")
+        taken = usable(bars_of(pa.table(bars), mapping, timeframe), "bars")
         frames = [timeframe] if timeframe else pc.unique(taken["timeframe"]).to_pylist()
         if len(frames) > 1:
             raise DataError(f"the bars are of several timeframes ({', '.join(frames)}): compute one at a time")
@@ -58,10 +58,11 @@ def compute(
 
 
 def _events(events: ArrowStream | None, mapping: ColumnMapping) -> SortedEvents:
-    return NO_EVENTS if events is None else sort_events(merge_enrichments(_usable(events_of(pa.table(events), mapping), "events")))
+    return NO_EVENTS if events is None else sort_events(merge_enrichments(usable(events_of(pa.table(events), mapping), "events")))
 
 
-def _usable(batch: Batch, what: str) -> pa.Table:
+def usable(batch: Batch, what: str) -> pa.Table:
+    """The rows of a batch, of bars or events. Raises `DataError` where one of them cannot be used."""
     if batch.refusals.rows:
         more = f" ({len(batch.refusals.rows)} rows are refused in all)" if len(batch.refusals.rows) > 1 else ""
         raise DataError(f"{what}, row {batch.refusals.rows[0] + 1}: {batch.refusals.details[0]}{more}")
