@@ -280,7 +280,7 @@ class FeatureStore:
 
     def verify_dataset(self, name: str, *, folder: str | Path = freezing.FOLDER) -> Proof:
         """Hold a data set to its checksums, and to what this store gives again as known at its moment. See `asof dataset verify`."""
-        return freezing.verify(self.store, freezing.load(Path(folder), name))
+        return freezing.verify(self.store, Path(folder), name)
 
     def select(
         self,

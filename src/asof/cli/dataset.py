@@ -51,7 +51,6 @@ def create_dataset(
 @app.command("verify")
 def verify_dataset(name: NameArgument, folder: FolderOption = Path(FOLDER), store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Check a data set's files, join it again from what the store knew then, and compare every bit. Ends with 1 where one differs."""
-    load(folder, name)
     with connect(store, create=False) as opened:
         found = opened.verify_dataset(name, folder=folder)
     if as_json:

@@ -127,10 +127,7 @@ def create(
 
 def load(folder: Path, name: str) -> Dataset:
     """The data set of a name. Raises `NotFound` where there is none, `DataError` for a name that is none, or a broken manifest."""
-    place = folder / _checked(name)
-    if not place.is_dir():
-        known = [dataset.name for dataset in _places(folder)]
-        raise NotFound(f"there is no data set {name!r} in {folder}{did_you_mean(name, known)}; {', '.join(known) or 'none'} are there")
+    place = _there(folder, name)
     path = place / MANIFEST
     try:
         return Dataset(place, Manifest.parse(path.read_text(encoding="utf-8"), str(path)))
@@ -140,17 +137,19 @@ def load(folder: Path, name: str) -> Dataset:
 
 def names(folder: Path) -> list[str]:
     """The data sets of a folder."""
-    return [place.name for place in _places(folder)]
+    return sorted(path.parent.name for path in folder.glob(f"[!.]*/{MANIFEST}"))
 
 
-def verify(store: Store, dataset: Dataset) -> Proof:
+def verify(store: Store, folder: Path, name: str) -> Proof:
     """Hold a data set to its checksums and to the store it was made from.
 
-    Raises `NotFound` for a feature set that the store does not know, `VersionConflict` where it knows another of that version.
+    Raises what `load` does, `NotFound` for a feature set that the store does not know, and `VersionConflict` where it knows another of
+    that version.
     """
-    changed = tuple(_changed(dataset.folder))
+    changed = tuple(_changed(_there(folder, name)))
     if changed:
         return Proof(changed, Verified())
+    dataset = load(folder, name)
     registry = store.registered()
     for one in dataset.manifest.feature_sets:
         _known(one, registry, store.url)
@@ -223,6 +222,14 @@ def _checked(name: str) -> str:
     return name
 
 
+def _there(folder: Path, name: str) -> Path:
+    place = folder / _checked(name)
+    if not place.is_dir():
+        known = names(folder)
+        raise NotFound(f"there is no data set {name!r} in {folder}{did_you_mean(name, known)}; there are {', '.join(known) or 'none'}")
+    return place
+
+
 def _vacant(folder: Path, name: str) -> Path:
     place = folder / _checked(name)
     if os.path.lexists(place):
@@ -252,10 +259,6 @@ def _arriving(place: Path) -> Iterator[Path]:
         raise DataError(f"{place} cannot be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _places(folder: Path) -> list[Path]:
-    return sorted(path.parent for path in folder.glob(f"[!.]*/{MANIFEST}"))
 
 
 def _read(path: Path) -> pa.Table:
