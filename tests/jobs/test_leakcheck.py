@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -142,6 +143,10 @@ def out_of_bounds(bars: pd.DataFrame) -> pd.DataFrame:
     raise IndexError("there is no row 7")
 
 
+def no_such_column(bars: pl.DataFrame) -> pl.DataFrame:
+    return bars.select("instrument_id", "ts", "px")
+
+
 WRONG: dict[str, tuple[Callable[[pd.DataFrame], object], type[Exception], str]] = {
     "it fails": (out_of_bounds, DefinitionError, "failed on 360 bars and .* events: IndexError: there is no row 7"),
     "no frame": (lambda bars: 5, DataError, "gives int: return a data frame with instrument_id, ts and the features"),
@@ -158,6 +163,11 @@ WRONG: dict[str, tuple[Callable[[pd.DataFrame], object], type[Exception], str]] 
     "nested values": (lambda bars: keyed(bars, x=[{"a": 1}] * len(bars)), DataError, "x holds struct"),
     "other columns": (lambda bars: keyed(bars, **{f"n{len(bars)}": 1.0}), DataError, "return the same columns always"),
 }
+
+
+def test_whatever_a_function_raises_is_told_by_the_name_of_the_function() -> None:
+    with pytest.raises(DefinitionError, match="no_such_column failed on 360 bars and .* events: ColumnNotFoundError"):
+        check(no_such_column, frame="polars")
 
 
 @pytest.mark.parametrize("name", WRONG)

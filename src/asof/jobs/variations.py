@@ -79,7 +79,7 @@ def _late(inquiry: Inquiry) -> Iterator[Pair]:
 
 def _start(inquiry: Inquiry) -> Iterator[Pair]:
     for start in inquiry.starts:
-        yield _begun(inquiry, start, inquiry.world)
+        yield from _begun(inquiry, start, inquiry.world)
     if inquiry.subject.event_window is None:  # nothing tells how far back events reach: a quarter of the data is granted
         times = inquiry.grid.times
         quarter, half = int(times[len(times) // 4]), int(times[len(times) // 2])
@@ -87,8 +87,8 @@ def _start(inquiry: Inquiry) -> Iterator[Pair]:
         yield Pair(inquiry.whole, later, inquiry.world.opens >= half, quarter, tolerance=inquiry.subject.tolerance)
 
 
-def _begun(inquiry: Inquiry, start: int, world: World) -> Pair:
-    """The whole beside a world that begins at `start`, where the bars that a row depends on are there."""
+def _begun(inquiry: Inquiry, start: int, world: World) -> Iterator[Pair]:
+    """The whole beside a world that begins at `start`, where the bars that a row depends on are there; nothing where there are none."""
     subject, later = inquiry.subject, world.since(start)
     rows = inquiry.world.opens >= start
     if subject.event_window is not None:
@@ -96,7 +96,8 @@ def _begun(inquiry: Inquiry, start: int, world: World) -> Pair:
     if subject.lookback is not None:
         for _, mine in inquiry.world.series():
             rows[mine] &= np.cumsum(rows[mine]) >= subject.lookback
-    return Pair(inquiry.whole, inquiry.ask(later), rows, start, subject.lookback is None, subject.tolerance)
+    if len(later.bars):
+        yield Pair(inquiry.whole, inquiry.ask(later), rows, start, subject.lookback is None, subject.tolerance)
 
 
 def _stretch(inquiry: Inquiry) -> Iterator[Pair]:
@@ -104,8 +105,8 @@ def _stretch(inquiry: Inquiry) -> Iterator[Pair]:
     last = np.sort(inquiry.world.available)
     for place, start in enumerate(inquiry.starts):
         until = int(last[len(last) // 2 + place * len(last) // (2 * STARTS)])
-        pair = _begun(inquiry, start, inquiry.world.known(until))
-        yield replace(pair, rows=pair.rows & (since <= until))
+        for pair in _begun(inquiry, start, inquiry.world.known(until)):
+            yield replace(pair, rows=pair.rows & (since <= until))
 
 
 def _instrument(inquiry: Inquiry) -> Iterator[Pair]:
