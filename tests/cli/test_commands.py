@@ -61,7 +61,7 @@ ANSWERS = {
     "join": {"rows", "found", "out"},
     "verify": {"right", "equal", "different", "missing", "extra", "examples"},
     "explain": {"instrument", "ts", "raised", "stored", "features", "flags", "bars", "events"},
-    "leakcheck": {"clean", "subjects", "compared", "findings"},
+    "leakcheck": {"clean", "subjects", "compared", "findings", "unseen"},
     "dataset create": {"folder", *MANIFEST},
     "dataset verify": {"right", "files", "equal", "different", "missing", "extra", "examples"},
     "dataset list": {"datasets"},

@@ -166,7 +166,7 @@ WRONG: dict[str, tuple[Callable[[pd.DataFrame], object], type[Exception], str]] 
 
 
 def test_whatever_a_function_raises_is_told_by_the_name_of_the_function() -> None:
-    with pytest.raises(DefinitionError, match="no_such_column failed on 360 bars and .* events: ColumnNotFoundError"):
+    with pytest.raises(DefinitionError, match=r"no_such_column failed on 360 bars and .* events: ColumnNotFoundError"):
         check(no_such_column, frame="polars")
 
 
@@ -179,15 +179,24 @@ def test_a_function_that_is_wrong_is_named_with_what_is_wrong(name: str) -> None
 
 def test_what_cannot_be_checked_is_refused() -> None:
     for subject, options, message in (
-        (5, {}, "int"),
+        (5, {}, "5 is no feature set, operator or function"),
+        ("fs_v1", {}, "'fs_v1' is no feature set, operator or function"),
         (["fs_v1"], {}, "'fs_v1' is no feature set, operator or function"),
         (rolling_mean, {"frame": "panda"}, "did you mean 'pandas'?"),
         (rolling_mean, {"skip": ["strat"]}, "did you mean 'start'?"),
     ):
-        with pytest.raises((DefinitionError, TypeError), match=message.replace("?", r"\?")):
+        with pytest.raises(DefinitionError, match=message.replace("?", r"\?")):
             check(subject, **options)
-    with pytest.raises(DataError, match="some bars, not 1"):
-        asof.leakcheck(asof.fs_v1, BARS.slice(0, 1))
+    with pytest.raises(DataError, match="the bars open at 9 different times: a check for leaks needs 10 at least"):
+        asof.leakcheck(asof.fs_v1, BARS.slice(0, 9))
+    assert asof.leakcheck(asof.fs_v1, BARS.slice(0, 10)).clean
+
+
+def test_a_feature_that_is_missing_on_every_row_is_not_called_clean_in_silence() -> None:
+    close = asof.bars.close
+    far = asof.FeatureSet("far", {"near": close.mean(5), "mean_121": close.mean(121)})
+    assert check(far, cuts=2).unseen == ("far: mean_121",)
+    assert check(rolling_mean, cuts=2).unseen == ()
 
 
 @pytest.fixture

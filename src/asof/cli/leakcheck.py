@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from asof import definitions
-from asof.cli.console import InstrumentOption, JsonOption, StoreOption, emit, out, progress
+from asof.cli.console import InstrumentOption, JsonOption, StoreOption, emit, err, out, progress
 from asof.config import load_settings
 from asof.errors import DefinitionError
 from asof.feature_store import connect
@@ -103,7 +103,8 @@ def _given(
 
 def _facts(found: Leakcheck) -> dict[str, object]:
     findings = [{"means": f.means, **vars(f), "whole_bits": bits(f.whole), "part_bits": bits(f.part)} for f in found.findings]
-    return {"clean": found.clean, "subjects": list(found.subjects), "compared": found.compared, "findings": findings}
+    about = {"clean": found.clean, "subjects": list(found.subjects), "compared": found.compared}
+    return {**about, "findings": findings, "unseen": list(found.unseen)}
 
 
 def _show(found: Leakcheck) -> None:
@@ -117,6 +118,9 @@ def _show(found: Leakcheck) -> None:
         for name in dict.fromkeys(finding.check for finding in found.findings):
             out.print(f"[dim]{name}: {CHECKS[name].done}[/]")
     what = f"{len(found.subjects)} checked ({', '.join(found.subjects)})" if len(found.subjects) < 9 else f"{len(found.subjects)} checked"
+    if found.unseen:
+        names = ", ".join(found.unseen)
+        err.print(f"[yellow]missing on every row, so that nothing is known of them: {escape(names)}[/]", soft_wrap=True)
     verdict = "[green]clean[/]" if found.clean else f"[bold red]{len(found.findings)} findings[/]"
     out.print(f"{verdict}: {escape(what)}, {found.compared:,} values compared", soft_wrap=True)
 

@@ -48,6 +48,8 @@ CUTS = 24
 """Moments at which the future is varied."""
 MOST_INSTRUMENTS, MOST_BARS = 5, 500
 """How much of a store is taken, where nothing is said."""
+FEWEST_TIMES = 10
+"""With fewer there is next to nothing that could differ."""
 EVENTS_BEFORE = timedelta(days=30)
 """How far before the first of a store's bars its events reach."""
 ROUNDING = 1e-6
@@ -80,11 +82,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Leakcheck:
-    """What was checked, how many values were compared, and what was found."""
+    """What was checked, how many values were compared, and what was found.
+
+    `unseen` are features, such as `my_v1: vol_500`, that are missing on every row: nothing is known of them.
+    """
 
     subjects: tuple[str, ...]
     compared: int
     findings: tuple[Finding, ...]
+    unseen: tuple[str, ...] = ()
 
     @property
     def clean(self) -> bool:
@@ -120,15 +126,16 @@ def leakcheck(
 
     Raises `DataError` for rows that cannot be used or a result that is no such frame, `DefinitionError` for a function that fails.
     """
-    chosen = [feature_sets] if isinstance(feature_sets, FeatureSet | Operator) or callable(feature_sets) else list(feature_sets)
+    chosen = feature_sets if isinstance(feature_sets, Iterable) and not isinstance(feature_sets, str) else [feature_sets]
     known = Calendars(calendars or {})
-    world = _world(bars, events, timeframe, timezone, known)
     subjects = [_subject(given, known, frame, lookback, tolerance) for given in chosen]
     checks = _chosen(tuple(skip))
-    findings: list[Finding] = []
+    world = _world(bars, events, timeframe, timezone, known)
+    findings, unseen = list[Finding](), list[str]()
     compared, total = 0, len(subjects) * len(checks) * len(world.bars)
     for subject in subjects:
         inquiry = _inquiry(subject, world, cuts, seed)
+        unseen += [f"{subject.name}: {name}" for name, column in inquiry.whole.columns.items() if not _there(column).any()]
         for check in checks:
             found: dict[str, Finding] = {}
             for pair in CHECKS[check].pairs(inquiry):
@@ -139,7 +146,7 @@ def leakcheck(
             progress(len(world.bars), total)
             if check == "again" and found:
                 break
-    return Leakcheck(tuple(subject.name for subject in subjects), compared, tuple(findings))
+    return Leakcheck(tuple(subject.name for subject in subjects), compared, tuple(findings), tuple(unseen))
 
 
 def stored(
@@ -177,8 +184,8 @@ def _world(bars: ArrowStream | None, events: ArrowStream | None, timeframe: str,
         bars, events, timeframe = sample.bars, pa.Table.from_pylist(sample.events), "1d"
     taken = usable(bars_of(pa.table(bars), mapping, timeframe), "bars")
     seen = EVENTS.empty_table() if events is None else merge_enrichments(usable(events_of(pa.table(events), mapping), "events"))
-    if len(taken) < 2:
-        raise DataError(f"a check for leaks needs some bars, not {len(taken)}")
+    if (times := len(pc.unique(taken["ts"]))) < FEWEST_TIMES:
+        raise DataError(f"the bars open at {times} different times: a check for leaks needs {FEWEST_TIMES} at least, better some hundred")
     return World.of(taken, seen.filter(pc.is_in(seen["instrument_id"], pc.unique(taken["instrument_id"]))), timeframe, calendars)
 
 
@@ -239,16 +246,21 @@ def _differs(whole: Column, part: Column, pair: Pair) -> Bools:
     """Where two columns have not the same bits; two missing values are the same."""
     if object in (whole.dtype, part.dtype):
         whole, part = whole.astype(object), part.astype(object)
-        there = [np.array([_value(value) is not None for value in column], np.bool_) for column in (whole, part)]
         differs = np.array([_value(a) != _value(b) for a, b in zip(whole, part, strict=True)], np.bool_)
     else:
-        there = [~np.isnan(column) for column in (whole, part)]
-        differs = (whole.view(np.int64) != part.view(np.int64)) & (there[0] | there[1])
+        differs = (whole.view(np.int64) != part.view(np.int64)) & (_there(whole) | _there(part))
         if pair.tolerance:
             with np.errstate(invalid="ignore"):
                 near = np.abs(whole - part) <= pair.tolerance * np.maximum(np.abs(whole), np.abs(part))
             differs &= ~near
-    return differs & there[0] & there[1] if pair.both else differs
+    return differs & _there(whole) & _there(part) if pair.both else differs
+
+
+def _there(column: Column) -> Bools:
+    """Where a column has a value."""
+    if column.dtype == object:
+        return np.array([_value(value) is not None for value in column], np.bool_)
+    return ~np.isnan(column)
 
 
 def _value(value: object) -> float | str | None:

@@ -14,6 +14,8 @@ from asof.records import Bools
 
 STARTS = 6
 """Beginnings of the data that are tried."""
+DELAYED = ((0.0, 0.2), (0.2, 0.0), (0.1, 0.1))
+"""The shares of bars and of events that arrive late: events, bars, both."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,17 @@ def _future(vary: Callable[[World, int, np.random.Generator], World]) -> Callabl
 
 
 def _late(inquiry: Inquiry) -> Iterator[Pair]:
-    world = inquiry.world.delayed(inquiry.random())
-    whole = inquiry.ask(world)
-    since = usable_since(whole, world, inquiry.grid)
-    for at in inquiry.cuts:
-        known = world.known(at)
-        if len(known.bars):
-            yield Pair(whole, inquiry.ask(known), since <= at, at)
+    """The world as it came, late, beside what had arrived of it just before something did."""
+    for place, (bars, events) in enumerate(DELAYED):
+        random = inquiry.random(place)
+        world = inquiry.world.delayed(random, bars, events)
+        whole = inquiry.ask(world)
+        since = usable_since(whole, world, inquiry.grid)
+        arrivals = np.setdiff1d(world.arrivals, inquiry.world.arrivals)
+        for at in random.permutation(arrivals)[: (len(inquiry.cuts) + 1) // 2] - 1:
+            known = world.known(at)
+            if len(known.bars):
+                yield Pair(whole, inquiry.ask(known), since <= at, at)
 
 
 def _start(inquiry: Inquiry) -> Iterator[Pair]:

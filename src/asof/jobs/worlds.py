@@ -55,6 +55,11 @@ class World:
         """When each event could be known."""
         return micros(self.events["enriched_at_utc"])
 
+    @property
+    def arrivals(self) -> Ints:
+        """When bars and events became known."""
+        return np.concatenate((self.available, self.enriched))
+
     def series(self) -> Iterator[tuple[str, slice]]:
         """Each instrument and its bars."""
         return sort_bars(self.bars).series()
@@ -112,10 +117,11 @@ class World:
         rows[known[np.flatnonzero(np.diff(instruments[known], append=-1))]] = True
         return replace(self, bars=_with_numbers(self.bars, {n: np.where(rows, np.nan, floats(self.bars[n])) for n in NUMBERS}))
 
-    def delayed(self, random: np.random.Generator) -> World:
-        """Some bars and events became known up to five bars later, out of their order."""
-        step = timeframe_micros(self.timeframe)
-        late = [np.where(random.random(n) < 0.2, random.integers(1, 5 * step, n), 0) for n in (len(self.bars), len(self.events))]
+    def delayed(self, random: np.random.Generator, bars_late: float, events_late: float) -> World:
+        """With shares of the bars and events known up to five bars later, out of their order."""
+        longest = 5 * timeframe_micros(self.timeframe)
+        shares = ((bars_late, len(self.bars)), (events_late, len(self.events)))
+        late = [np.where(random.random(rows) < share, random.integers(1, longest, rows), 0) for share, rows in shares]
         bars = _with_times(self.bars, BARS, "available_at", self.available + late[0])
         events = _with_times(self.events, EVENTS, "enriched_at_utc", self.enriched + late[1])
         scored = np.maximum(micros(events["scored_at_utc"]), micros(events["enriched_at_utc"]))
