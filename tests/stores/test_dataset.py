@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pyarrow as pa
@@ -332,11 +332,21 @@ def test_one_that_is_not_there_and_one_whose_manifest_is_broken_are_told_apart(f
         ("{", "is no manifest of a data set: JSONDecodeError"),
         ("[]", "is no manifest of a data set"),
         ('{"format": "asof.dataset.v2"}', "is of another format than asof.dataset.v1"),
-        ('{"format": "asof.dataset.v1"}', "is no manifest of a data set: KeyError: 'feature_sets'"),
+        ('{"format": "asof.dataset.v1"}', "is no manifest of a data set: KeyError: 'name'"),
+        ('{"format": "asof.dataset.v1", "name": 5}', "is no manifest of a data set: TypeError: name is 5"),
     ):
         (folder / "first" / MANIFEST).write_text(text)
         with pytest.raises(DataError, match=message):
             load(folder, "first")
+
+
+def test_a_moment_of_another_zone_is_kept_as_the_moment_that_it_is(frozen: tuple[FeatureStore, Path]) -> None:
+    opened, folder = frozen
+    there = load(folder, "first").manifest.known_at
+    elsewhere = there.astimezone(timezone(timedelta(hours=9)))
+    opened.create_dataset("second", ENTITIES, "mini", "1m", known_at=elsewhere, folder=folder)
+    assert load(folder, "second").manifest.known_at == there
+    assert (folder / "second" / DATA).read_bytes() == (folder / "first" / DATA).read_bytes()
 
 
 def test_the_bytes_do_not_depend_on_how_the_rows_came(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -104,8 +104,8 @@ def create(
         raise DataError(f"known_at {known_at.isoformat()} is yet to come, and the store may still learn what was known by then")
     manifest = Manifest(
         name=name,
-        created_at=now,
-        known_at=known_at or now,
+        created_at=now.astimezone(UTC),
+        known_at=(known_at or now).astimezone(UTC),
         timeframe=timeframe,
         max_age=_written(max_age),
         timezone=timezone,

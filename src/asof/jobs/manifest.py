@@ -11,6 +11,8 @@ from asof.errors import DataError
 from asof.jobs.formats import rfc3339
 
 FORMAT = "asof.dataset.v1"
+PLAIN = {"name": str, "timeframe": str, "rows": int, "pipeline_version": str, "asof_version": str}
+"""What is kept as it is, and of which kind it must be."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,9 @@ class Manifest:
             record = json.loads(text)
             if record.pop("format") != FORMAT:
                 raise DataError(f"{where} is of another format than {FORMAT}: read it with the asof that wrote it")
+            for name, kind in PLAIN.items():
+                if not isinstance(record[name], kind):
+                    raise TypeError(f"{name} is {record[name]!r}")
             sets = [f | {"text": "\n".join(f["text"]), "features": tuple(f["features"])} for f in record["feature_sets"]]
             known = {
                 "created_at": datetime.fromisoformat(record["created_at"]),
