@@ -166,7 +166,7 @@ def total_so_far(out, x, n):
 
 
 def sum_onto_what_was_there(out, x, n):
-    """A running sum that begins with whatever the last computation left in its room: state that nobody declared."""
+    """A value with whatever the last computation left in its room on top: state that nobody declared."""
     for i in range(len(x)):
         out[i] = x[i] + 0.5 * out[i]
 
@@ -192,7 +192,7 @@ LEAKS = {
     "operator that looks ahead": Planted(planted_operator(next_value), AHEAD, "looks ahead"),
     "operator that reaches too far": Planted(planted_operator(total_so_far), frozenset(["start"]), "depends on the start"),
     "operator with global state": Planted(
-        planted_operator(sum_onto_what_was_there), frozenset(["again", "threads"]), "answers otherwise when asked again"
+        planted_operator(sum_onto_what_was_there), frozenset(["threads"]), "depends on how the work is split"
     ),
 }
 """Every planted leak by its name."""

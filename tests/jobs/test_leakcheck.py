@@ -38,7 +38,8 @@ def check(subject: object, **options: object) -> Leakcheck:
 
 @pytest.mark.parametrize("planted", LEAKS.values(), ids=LEAKS)
 def test_a_planted_leak_is_found_and_called_by_its_name(planted: Planted) -> None:
-    found = check(planted.subject, frame=planted.frame)
+    skipped = () if "again" in planted.checks else ("again",)  # what memory holds may show at once, and then nothing more is asked
+    found = check(planted.subject, frame=planted.frame, skip=skipped)
     assert not found.clean
     mine = [finding for finding in found.findings if finding.check in planted.checks]
     assert {finding.check for finding in mine} == planted.checks & {finding.check for finding in found.findings} != set()
@@ -74,7 +75,7 @@ def test_a_shipped_feature_set_is_clean_on_real_data_with_its_calendar(shared_da
     few = bars.filter(pa.compute.is_in(bars["instrument_id"], bars["instrument_id"].unique().slice(0, 3)))
     few = few.filter(pa.compute.greater(few["ts"], pa.scalar(datetime(2014, 10, 1, tzinfo=UTC))))
     events = pa.parquet.read_table(shared_data / "events/stocknet_events.parquet")
-    assert asof.leakcheck(asof.fs_v1, few, events, calendars={"*": "XNYS"}, cuts=8).clean
+    assert asof.leakcheck(asof.fs_v1, few, events, timeframe="1d", calendars={"*": "XNYS"}, cuts=8).clean
 
 
 def test_a_finding_names_the_first_row_the_check_the_moment_and_both_values() -> None:

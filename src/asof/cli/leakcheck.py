@@ -56,7 +56,7 @@ def leakcheck(
         found = check(
             chosen,
             *given,
-            timeframe=timeframe or "1d",
+            timeframe=timeframe,
             calendars=calendars,
             frame=frame,
             lookback=lookback,

@@ -47,10 +47,7 @@ def compute(
     with ThreadPoolExecutor(1) as beside:  # events are read on a second thread: Arrow and NumPy work without the lock
         reading = beside.submit(_events, events, mapping)
         taken = usable(bars_of(pa.table(bars), mapping, timeframe), "bars")
-        frames = [timeframe] if timeframe else pc.unique(taken["timeframe"]).to_pylist()
-        if len(frames) > 1:
-            raise DataError(f"the bars are of several timeframes ({', '.join(frames)}): compute one at a time")
-        text = frames[0] if frames else "1d"
+        text = timeframe or one_timeframe(taken)
         sorted_bars = sort_bars(taken)
         the_plan = plan(feature_set)
         panel = panel_of(the_plan, text, sorted_bars, reading.result(), known)
@@ -59,6 +56,14 @@ def compute(
 
 def _events(events: ArrowStream | None, mapping: ColumnMapping) -> SortedEvents:
     return NO_EVENTS if events is None else sort_events(merge_enrichments(usable(events_of(pa.table(events), mapping), "events")))
+
+
+def one_timeframe(bars: pa.Table) -> str:
+    """The timeframe of bars; that of days where there are none. Raises `DataError` where they are of several."""
+    frames = pc.unique(bars["timeframe"]).to_pylist()
+    if len(frames) > 1:
+        raise DataError(f"the bars are of several timeframes ({', '.join(frames)}): compute one at a time")
+    return frames[0] if frames else "1d"
 
 
 def usable(batch: Batch, what: str) -> pa.Table:

@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 from asof.calendars import Calendars
 from asof.errors import DataError, DefinitionError, NotFound, did_you_mean
 from asof.features.feature_set import FeatureSet
-from asof.jobs.compute import usable
+from asof.jobs.compute import one_timeframe, usable
 from asof.jobs.panels import merge_enrichments
 from asof.jobs.subjects import FRAMES, Column, Function, FunctionSubject, Grid, SetSubject, Subject, set_around
 from asof.jobs.variations import CHECKS, STARTS, Inquiry, Pair
@@ -103,7 +103,7 @@ def leakcheck(
     bars: ArrowStream | None = None,
     events: ArrowStream | None = None,
     *,
-    timeframe: str = "1d",
+    timeframe: str | None = None,
     timezone: str | None = None,
     calendars: Mapping[str, str] | None = None,
     frame: str = "pandas",
@@ -119,10 +119,11 @@ def leakcheck(
     `bars` and `events` are as for `asof.compute`; without bars, made-up daily ones with events are taken. Everything is computed some
     hundred times, so a few instruments and some hundred bars of each are enough. The same `seed` varies the data in the same way.
 
-    A function is called with bars as a `frame` ("pandas", "polars" or "arrow"), and with events too where it has a parameter `events`;
-    it returns a frame with `instrument_id`, `ts` (the open of one of the bars) and features. A row that it leaves out is missing. It may
-    say how many bars back a row depends (`lookback`); otherwise a value that is there must be the same wherever the data begins. There,
-    and where the work is split, relative differences up to `tolerance` are rounding. `skip` names checks to leave out.
+    An operator is checked on prices, returns or events, with small parameters. A function is called with bars as a `frame` ("pandas",
+    "polars" or "arrow"), and with events too where it has a parameter `events`; it returns a frame with `instrument_id`, `ts` (the open of
+    one of the bars) and features. A row that it leaves out is missing. It may say how many bars back a row depends (`lookback`); otherwise
+    a value that is there must be the same wherever the data begins. There, and where the work is split, relative differences up to
+    `tolerance` are rounding. `skip` names checks to leave out.
 
     Raises `DataError` for rows that cannot be used or a result that is no such frame, `DefinitionError` for a function that fails.
     """
@@ -177,16 +178,20 @@ def _last(store: Store, timeframe: str, instrument: str, bars: int) -> pa.Table:
     return found.slice(max(0, len(found) - bars))
 
 
-def _world(bars: ArrowStream | None, events: ArrowStream | None, timeframe: str, timezone: str | None, calendars: Calendars) -> World:
+def _world(
+    bars: ArrowStream | None, events: ArrowStream | None, timeframe: str | None, timezone: str | None, calendars: Calendars
+) -> World:
     mapping = ColumnMapping(timezone=timezone)
     if bars is None:
         sample = make_sample()
-        bars, events, timeframe = sample.bars, pa.Table.from_pylist(sample.events), "1d"
+        bars, events, timeframe = sample.bars, pa.Table.from_pylist(sample.events), None
     taken = usable(bars_of(pa.table(bars), mapping, timeframe), "bars")
     seen = EVENTS.empty_table() if events is None else merge_enrichments(usable(events_of(pa.table(events), mapping), "events"))
     if (times := len(pc.unique(taken["ts"]))) < FEWEST_TIMES:
         raise DataError(f"the bars open at {times} different times: a check for leaks needs {FEWEST_TIMES} at least, better some hundred")
-    return World.of(taken, seen.filter(pc.is_in(seen["instrument_id"], pc.unique(taken["instrument_id"]))), timeframe, calendars)
+    return World.of(
+        taken, seen.filter(pc.is_in(seen["instrument_id"], pc.unique(taken["instrument_id"]))), timeframe or one_timeframe(taken), calendars
+    )
 
 
 def _subject(given: Checkable, calendars: Calendars, frame: str, lookback: int | None, tolerance: float) -> Subject:
