@@ -11,6 +11,7 @@ from asof.features.library.fs_v1 import fs_v1
 if TYPE_CHECKING:
     from asof.feature_store import FeatureStore, connect
     from asof.jobs.compute import compute
+    from asof.jobs.leakcheck import leakcheck
     from asof.records import Frame
 
 __version__ = "0.1.0"
@@ -19,6 +20,7 @@ _LAZY = {
     "compute": "asof.jobs.compute",
     "connect": "asof.feature_store",
     "FeatureStore": "asof.feature_store",
+    "leakcheck": "asof.jobs.leakcheck",
     "Frame": "asof.records",
 }
 """The public names that need Arrow, Numba or a driver, and where they live; the only laziness there is."""
@@ -46,5 +48,6 @@ __all__ = [
     "connect",
     "events",
     "fs_v1",
+    "leakcheck",
     "where",
 ]

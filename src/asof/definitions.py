@@ -8,6 +8,7 @@ from collections import ChainMap
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from types import ModuleType
 
 from asof.config import Settings
 from asof.errors import DefinitionError, NotFound, VersionConflict, did_you_mean
@@ -38,9 +39,21 @@ def available(settings: Settings) -> Mapping[str, FeatureSet]:
 
 
 def from_file(path: Path) -> list[FeatureSet]:
-    """The feature sets that a Python file defines at its top level. It is the project's own code, and is run."""
+    """The feature sets that a Python file defines at its top level."""
     if not path.is_file():
         raise DefinitionError(f"{path}, named as the features file, does not exist; make it, or mend `features` in asof.toml")
+    found = {id(v): v for v in vars(load(path)).values() if isinstance(v, FeatureSet)}
+    versions = [s.version for s in found.values()]
+    for version in versions:
+        if versions.count(version) > 1:
+            raise DefinitionError(f"{path} defines {version} twice")
+    return list(found.values())
+
+
+def load(path: Path) -> ModuleType:
+    """A Python file as a module. It is the project's own code, and is run. Raises `DefinitionError` where it cannot be."""
+    if not path.is_file():
+        raise DefinitionError(f"{path} does not exist; name a Python file")
     spec = importlib.util.spec_from_file_location(f"asof_project_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -55,12 +68,16 @@ def from_file(path: Path) -> list[FeatureSet]:
         raise DefinitionError(f"{path}: {type(error).__name__}: {error}") from error
     finally:
         sys.dont_write_bytecode = before
-    found = {id(v): v for v in vars(module).values() if isinstance(v, FeatureSet)}
-    versions = [s.version for s in found.values()]
-    for version in versions:
-        if versions.count(version) > 1:
-            raise DefinitionError(f"{path} defines {version} twice")
-    return list(found.values())
+    return module
+
+
+def held(path: Path, name: str) -> object:
+    """What a Python file calls `name`. Raises `NotFound` where there is no such thing."""
+    there = vars(load(path))
+    if name not in there:
+        known = [word for word in there if not word.startswith("_")]
+        raise NotFound(f"{path} has no {name!r}{did_you_mean(name, known)}; it has {', '.join(known) or 'nothing'}")
+    return there[name]
 
 
 def find(version: str, settings: Settings, registry: dict[str, Registered]) -> FeatureSet:

@@ -10,14 +10,18 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
+import pyarrow as pa
+
 from asof import definitions
 from asof.config import Settings, load_settings
 from asof.errors import DefinitionError, NotFound, did_you_mean
 from asof.features.feature_set import FeatureSet
 from asof.jobs import backfill as backfilling
+from asof.jobs import dataset as freezing
 from asof.jobs import explain as explaining
 from asof.jobs import reading
 from asof.jobs import verify as verifying
+from asof.jobs.dataset import Dataset, Proof
 from asof.jobs.explain import Explained
 from asof.jobs.following import Follower
 from asof.jobs.ingest import Ingestion, IngestReport
@@ -277,6 +281,42 @@ class FeatureStore:
         check_timeframe(timeframe)
         return Frame(reading.join(self.store, chosen, timeframe, entity_df, names, age, timezone, _time(known_at, "known_at")))
 
+    def create_dataset(
+        self,
+        name: str,
+        entity_df: ArrowStream,
+        features: Sets | Iterable[str],
+        timeframe: str,
+        *,
+        max_age: timedelta | str | None = None,
+        timezone: str | None = None,
+        known_at: Time = None,
+        folder: str | Path = freezing.FOLDER,
+    ) -> Dataset:
+        """Freeze a training set under a name: `get_historical_features`, of one feature set or several, into files that can be proved.
+
+        `known_at` is now unless it is given, and from then on part of the data set. See `asof dataset create`.
+        """
+        check_timeframe(timeframe)
+        sets = {self._registered(version): names for version, names in _grouped(features).items()}
+        return freezing.create(
+            self.store,
+            name,
+            pa.table(entity_df),
+            {chosen: chosen.select(names or tuple(chosen.features)) for chosen, names in sets.items()},
+            timeframe,
+            now=datetime.now(UTC),
+            known_at=_time(known_at, "known_at"),
+            max_age=timedelta(microseconds=duration(max_age)) if isinstance(max_age, str) else max_age,
+            timezone=timezone,
+            pipeline_version=self.settings.pipeline_version,
+            folder=Path(folder),
+        )
+
+    def verify_dataset(self, name: str, *, folder: str | Path = freezing.FOLDER) -> Proof:
+        """Hold a data set to its checksums, and to what this store gives again as known at its moment. See `asof dataset verify`."""
+        return freezing.verify(self.store, Path(folder), name)
+
     def select(
         self,
         feature_set: Sets,
@@ -336,14 +376,24 @@ def _time(value: Time, what: str, *, through: bool = False) -> datetime | None:
 
 def _wanted(features: Sets | Iterable[str]) -> tuple[Sets, tuple[str, ...] | None]:
     """A feature set and some of its features, from `"fs_v1"` or `["fs_v1:ret_1", ...]`."""
-    if isinstance(features, (FeatureSet, str)):
-        return features, None
-    parts = [name.partition(":") for name in features]
-    versions = {version for version, _, _ in parts}
-    if len(versions) != 1:
-        raise NotFound(f"features of one set at a time, such as ['fs_v1:ret_1']; given were {', '.join(sorted(versions)) or 'none'}")
-    names = tuple(name for _, _, name in parts if name)
-    return versions.pop(), names or None
+    grouped = _grouped(features)
+    if len(grouped) != 1:
+        raise NotFound(f"features of one set at a time, such as ['fs_v1:ret_1']; given were {', '.join(sorted(map(str, grouped)))}")
+    return next(iter(grouped.items()))
+
+
+def _grouped(features: Sets | Iterable[str]) -> dict[Sets, tuple[str, ...] | None]:
+    """Feature sets and which of their features, None for all, from `"fs_v1"` or `["fs_v1:ret_1", "other_v1"]`."""
+    if isinstance(features, FeatureSet):
+        return {features: None}
+    parts = [text.partition(":") for text in ([features] if isinstance(features, str) else features)]
+    if not parts:
+        raise NotFound("no features are named: say which, such as fs_v1 or fs_v1:ret_1")
+    found: dict[Sets, tuple[str, ...] | None] = {}
+    for version in dict.fromkeys(version for version, _, _ in parts):
+        names = [name for of, _, name in parts if of == version]
+        found[version] = tuple(dict.fromkeys(names)) if all(names) else None
+    return found
 
 
 __all__ = ["FeatureStore", "connect"]

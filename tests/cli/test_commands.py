@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 from datetime import UTC, datetime
@@ -15,9 +16,10 @@ import pyarrow.parquet
 import pytest
 
 from asof import __version__
-from asof.cli.app import COMMANDS
+from asof.cli.app import COMMANDS, GROUPS
 from asof.cli.init import NEXT
 from asof.definitions import from_file
+from asof.jobs.manifest import Manifest
 from asof.sources.sample import INSTRUMENTS
 from asof.stores.duckdb import DuckDBStore
 from tests.cli.conftest import Command
@@ -35,10 +37,18 @@ LINES = {
     "verify": "verify my_v1 --timeframe 1d",
     "replay": "replay my_v1 --timeframe 1d --instrument ALFA",
     "explain": "explain my_v1 --timeframe 1d --instrument ALFA --ts 2024-06-10T14:30:00Z",
+    "leakcheck": "leakcheck features.py --cuts 2",
+    "dataset create": "dataset create first data/entities.csv --features my_v1 --timeframe 1d",
+    "dataset verify": "dataset verify first",
+    "dataset list": "dataset list",
+    "dataset show": "dataset show first",
     "doctor": "doctor",
     "demo": "demo",
 }
 """Each command with arguments that work in a project."""
+
+MANIFEST = {"format", *(field.name for field in dataclasses.fields(Manifest))}
+"""What the manifest of a data set holds."""
 
 ANSWERS = {
     "init": {"folder", "next"},
@@ -53,6 +63,11 @@ ANSWERS = {
     "verify": {"right", "equal", "different", "missing", "extra", "examples"},
     "replay": {"computed", "inserted", "corrected", "withdrawn", "failed", "into", "seconds"},
     "explain": {"instrument", "ts", "raised", "stored", "features", "flags", "bars", "events"},
+    "leakcheck": {"clean", "subjects", "compared", "findings", "unseen"},
+    "dataset create": {"folder", *MANIFEST},
+    "dataset verify": {"right", "files", "equal", "different", "missing", "extra", "examples"},
+    "dataset list": {"datasets"},
+    "dataset show": MANIFEST,
     "doctor": {"ok", "findings"},
     "demo": {"vectors", "changed_again", "picture"},
 }
@@ -80,13 +95,14 @@ def columns_of(version: str) -> list[str]:
 
 
 def test_every_command_is_tried_here() -> None:
-    assert {name.split()[0] for name in LINES} == {*COMMANDS, "ingest"} - {"run"}  # which is tried in tests/test_service.py
+    tried_elsewhere = {"dlq", "run"}  # in tests/cli/test_dlq.py and tests/test_service.py
+    assert {name.split()[0] for name in LINES} == {*COMMANDS, *GROUPS} - tried_elsewhere
     assert LINES.keys() == ANSWERS.keys()
 
 
 def test_the_command_alone_lists_the_commands(asof: Command) -> None:
     for done in (asof(), asof("--help"), asof("-h")):
-        assert all(name in done.text + done.errors for name in {*COMMANDS, "ingest"})
+        assert all(name in done.text + done.errors for name in (*COMMANDS, *GROUPS))
     assert asof("--version").text == f"asof {__version__}\n"
 
 
@@ -135,6 +151,11 @@ def test_an_error_with_json_is_an_object_too(asof: Command, project: Path) -> No
         ("ingest bars x.csv --column when", "'when' is not OURS=THEIRS, such as ts=ts_open_utc"),
         ("ingest bars x.csv --column opn=o", "'opn' is none of instrument_id, timeframe, ts, open"),
         ("ingest bars x.csv --column opn=o", "did you mean 'open'?"),
+        ("leakcheck --ct 3", "No such option: --ct (Possible options: --cuts"),
+        ("leakcheck --instrument ALFA", "say which of the store's bars to take, such as --timeframe 1d"),
+        ("dataset creat x", "No such command 'creat'. Did you mean 'create'?"),
+        ("dataset create x e.csv -t 1d", "Missing option '--features'"),
+        ("dataset list --jsn", "No such option: --jsn"),
         ("doctor --jsn", "No such option: --jsn"),
         ("demo --dri x", "No such option: --dri (Possible options: --dir)"),
         ("get", "Missing argument"),
@@ -164,6 +185,17 @@ def test_a_mistyped_command_line_ends_with_2_and_the_nearest_name(asof: Command,
         ("join my_v1 data/entitis.csv -t 1d -o x.csv", 4, "data/entitis.csv does not exist; did you mean 'entities.csv'?"),
         ("join my_v1 data/bars.parquet -t 1d -o x.csv", 4, "the entities already have ts"),
         ("join my_v1 data/entities.csv -t 1d -o no/x.csv", 4, "no/x.csv cannot be written: there is no folder no"),
+        ("leakcheck feature.py", 3, "feature.py, named as the features file, does not exist"),
+        ("leakcheck features.py:my_v2", 6, "features.py has no 'my_v2'; did you mean 'my_v1'?"),
+        ("leakcheck features.py:news", 3, "features.py:news is EventWindow, no feature set, operator or function"),
+        ("leakcheck -t 1h", 6, "the store has no 1h bars"),
+        ("leakcheck -t 1d -i ALFB", 6, "the store has no 1d bars of ALFB; did you mean 'ALFA'?"),
+        ("leakcheck --skip strat", 3, "no check is called 'strat'"),
+        ("dataset create ../x data/entities.csv -f my_v1 -t 1d", 4, "'../x' is no name for a data set"),
+        ("dataset create x data/entities.csv -f my_v2 -t 1d", 6, "no feature set 'my_v2'"),
+        ("dataset create x data/entities.csv -f my_v1 -t 1d --known-at 2099-01-01", 4, "is yet to come"),
+        ("dataset verify x", 6, "there is no data set 'x' in datasets; there are none"),
+        ("dataset show x", 6, "there is no data set 'x' in datasets; there are none"),
         ("ingest bars data/bar.parquet", 4, "data/bar.parquet does not exist; did you mean 'bars.parquet'?"),
         ("ingest bars data/events.jsonl", 4, "there is no column 'instrument_id'"),
         ("plan --store no/such/file", 5, "there is no folder no/such to hold it"),

@@ -12,7 +12,25 @@ import typer
 from rich.markup import escape
 
 from asof import __version__
-from asof.cli import apply, backfill, demo, dlq, doctor, explain, get, ingest, init, join, migrate, plan, replay, service, verify
+from asof.cli import (
+    apply,
+    backfill,
+    dataset,
+    demo,
+    dlq,
+    doctor,
+    explain,
+    get,
+    ingest,
+    init,
+    join,
+    leakcheck,
+    migrate,
+    plan,
+    replay,
+    service,
+    verify,
+)
 from asof.cli.console import err
 from asof.cli.interrupts import noticed, watching
 from asof.errors import AsofError
@@ -39,15 +57,19 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "verify": verify.verify,
     "replay": replay.replay,
     "explain": explain.explain,
+    "leakcheck": leakcheck.leakcheck,
     "doctor": doctor.doctor,
     "demo": demo.demo,
 }
-"""Every command, beside the groups `ingest` and `dlq`."""
+"""Every command, beside those of the groups."""
+
+GROUPS: dict[str, typer.Typer] = {"ingest": ingest.app, "dataset": dataset.app, "dlq": dlq.app}
+"""The groups of commands."""
 
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)
-app.add_typer(ingest.app, name="ingest")
-app.add_typer(dlq.app, name="dlq")
+for _name, _group in GROUPS.items():
+    app.add_typer(_group, name=_name)
 
 
 def _version(value: bool) -> None:

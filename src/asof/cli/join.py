@@ -35,7 +35,7 @@ def join(
     form = file.suffix.lstrip(".")
     if form not in TABLES:
         raise typer.BadParameter(f"{file}: the name must end in one of {', '.join('.' + t for t in TABLES)}", param_hint="--out")
-    rows = _entities(entities)
+    rows = entity_rows(entities)
     age = None if max_age is None else timedelta(microseconds=duration(max_age))
     with connect(store, create=False) as opened:
         definition, selection = opened.select(feature_set, timeframe, known_at=known_at)
@@ -50,7 +50,7 @@ def join(
         out.print(f"{len(joined):,} rows in {file}, {found:,} of them with a vector", markup=False, soft_wrap=True)
 
 
-def _entities(path: Path) -> pa.Table:
+def entity_rows(path: Path) -> pa.Table:
     """All rows of a file. Raises `DataError` where one is no row: a training set that lacks rows is worse than none."""
     tables = []
     for raw in read_file(path):

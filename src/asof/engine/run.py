@@ -63,7 +63,7 @@ def run_each(
 ) -> Iterator[Result]:
     """`run`, with `each` applied to every block on the thread that made it, while the block is still in the cache."""
     count, total = _threads(threads), len(panel.ts)
-    step = rows * BLOCK_MORSELS if rows else block_rows(plan, panel, threads)
+    step = block_rows(plan, panel, threads, rows)
     task = _Task(plan, panel, step // BLOCK_MORSELS)
     if count == 1 or total <= step:
         worker = _Worker(task)
@@ -95,8 +95,13 @@ def _threads(wanted: int | None) -> int:
     return wanted or os.cpu_count() or 1
 
 
-def block_rows(plan: Plan, panel: Panel, threads: int | None = None) -> int:
-    """The most rows that a block of this panel has: few enough that every thread gets some, many enough that its lookback costs little."""
+def block_rows(plan: Plan, panel: Panel, threads: int | None = None, rows: int | None = None) -> int:
+    """The most rows that a block of this panel has: few enough that every thread gets some, many enough that its lookback costs little.
+
+    `rows` says how many a morsel has.
+    """
+    if rows:
+        return BLOCK_MORSELS * rows
     fair = len(panel.ts) // (4 * BLOCK_MORSELS * _threads(threads))
     return BLOCK_MORSELS * max(4 * plan.lookback, min(MORSEL_ROWS, max(256, fair)))
 

@@ -46,11 +46,8 @@ def compute(
     mapping, known = ColumnMapping(timezone=timezone), Calendars(calendars or {})
     with ThreadPoolExecutor(1) as beside:  # events are read on a second thread: Arrow and NumPy work without the lock
         reading = beside.submit(_events, events, mapping)
-        taken = _usable(bars_of(pa.table(bars), mapping, timeframe), "bars")
-        frames = [timeframe] if timeframe else pc.unique(taken["timeframe"]).to_pylist()
-        if len(frames) > 1:
-            raise DataError(f"the bars are of several timeframes ({', '.join(frames)}): compute one at a time")
-        text = frames[0] if frames else "1d"
+        taken = usable(bars_of(pa.table(bars), mapping, timeframe), "bars")
+        text = timeframe or one_timeframe(taken)
         sorted_bars = sort_bars(taken)
         the_plan = plan(feature_set)
         panel = panel_of(the_plan, text, sorted_bars, reading.result(), known)
@@ -58,10 +55,19 @@ def compute(
 
 
 def _events(events: ArrowStream | None, mapping: ColumnMapping) -> SortedEvents:
-    return NO_EVENTS if events is None else sort_events(merge_enrichments(_usable(events_of(pa.table(events), mapping), "events")))
+    return NO_EVENTS if events is None else sort_events(merge_enrichments(usable(events_of(pa.table(events), mapping), "events")))
 
 
-def _usable(batch: Batch, what: str) -> pa.Table:
+def one_timeframe(bars: pa.Table) -> str:
+    """The timeframe of bars; that of days where there are none. Raises `DataError` where they are of several."""
+    frames = pc.unique(bars["timeframe"]).to_pylist()
+    if len(frames) > 1:
+        raise DataError(f"the bars are of several timeframes ({', '.join(frames)}): compute one at a time")
+    return frames[0] if frames else "1d"
+
+
+def usable(batch: Batch, what: str) -> pa.Table:
+    """The rows of a batch, of bars or events. Raises `DataError` where one of them cannot be used."""
     if batch.refusals.rows:
         more = f" ({len(batch.refusals.rows)} rows are refused in all)" if len(batch.refusals.rows) > 1 else ""
         raise DataError(f"{what}, row {batch.refusals.rows[0] + 1}: {batch.refusals.details[0]}{more}")

@@ -177,8 +177,9 @@ def vectors_of(
     pipeline_version: str,
     threads: int | None = None,
     calendars: Calendars = NO_CALENDARS,
+    rows: int | None = None,
 ) -> pa.Table:
-    """The vectors of sorted bars, one row a bar in their order, computed and laid out on `threads` threads."""
+    """The vectors of sorted bars, one row a bar in their order, computed in morsels of `rows` and laid out on `threads` threads."""
     feature_set, step = plan.feature_set, timeframe(timeframe_text)
     schema = vector_schema(tuple(feature_set.features))
     known = None
@@ -187,7 +188,7 @@ def vectors_of(
         known = known_since(micros(told), panel.offsets, plan.lookback)
     instrument, ts = (one_chunk(bars.table[name]) for name in ("instrument_id", "ts"))
     constants = (pa.scalar(timeframe_text), pa.scalar(computed_at, UTC), pa.scalar(pipeline_version))
-    repeated = [pa.repeat(constant, block_rows(plan, panel, threads)) for constant in constants]
+    repeated = [pa.repeat(constant, block_rows(plan, panel, threads, rows)) for constant in constants]
     names = sorted(feature_set.flag_names)
     labels = pa.array(names, pa.string())
     bits = np.array([feature_set.flag_names.index(n) for n in names])
@@ -206,4 +207,4 @@ def vectors_of(
         keys = (instrument.slice(start, rows), frame, ts.slice(start, rows))
         return pa.record_batch([*keys, *features, lists, *counts, pa.array(available).cast(UTC), when, version], schema=schema)
 
-    return pa.Table.from_batches(run_each(plan, panel, batch, threads), schema)
+    return pa.Table.from_batches(run_each(plan, panel, batch, threads, rows), schema)

@@ -105,14 +105,14 @@ def compare(table: Table, kept: pa.Table, made: pa.Table) -> Verified:
     missing, extra = both.filter(pc.is_null(both["stored"])), both.filter(pc.is_null(both["made"]))
     pairs = both.filter(pc.and_(pc.is_valid(both["stored"]), pc.is_valid(both["made"]))).sort_by("made")
     one, other = kept.take(pairs["stored"]), made.take(pairs["made"])
-    wrong = {name: _differs(one[name], other[name]) for name in table.compared}
+    wrong = {name: differs(one[name], other[name]) for name in table.compared}
     rows = np.logical_or.reduce([np.zeros(len(pairs), np.bool_), *wrong.values()])
     return Verified(
         len(pairs) - int(rows.sum()), int(rows.sum()), len(missing), len(extra), tuple(_examples(one, other, wrong, rows, missing, extra))
     )
 
 
-def _differs(one: pa.ChunkedArray, other: pa.ChunkedArray) -> Bools:
+def differs(one: pa.ChunkedArray, other: pa.ChunkedArray) -> Bools:
     """Where two columns have not the same bits, or one has a value where the other has none."""
     if pa.types.is_list(one.type):
         one, other = (pc.binary_join(column, "|") for column in (one, other))

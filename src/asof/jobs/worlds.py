@@ -1,0 +1,147 @@
+"""Worlds: what a computation is shown of a market, and the ways in which another could have come instead.
+
+All times are microseconds since 1970. What is known at a moment are the bars available by then and the events enriched by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from asof.calendars import NO_CALENDARS, Calendars
+from asof.engine.panel import Floats, Ints
+from asof.jobs.panels import sort_bars
+from asof.records import BARS, EVENTS, PRICES, UTC, Bools, floats, micros
+from asof.timeframes import timeframe as timeframe_micros
+
+NUMBERS = (*PRICES, "volume")
+ARRIVAL = [(name, "ascending") for name in ("enriched_at_utc", "instrument_id", "event_id")]
+"""The order in which events become known."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Bars by instrument and time, each with its `available_at`, and events by arrival, one row for each instrument; canonical schemas."""
+
+    bars: pa.Table
+    events: pa.Table
+    timeframe: str
+
+    @classmethod
+    def of(cls, bars: pa.Table, events: pa.Table, timeframe: str, calendars: Calendars = NO_CALENDARS) -> World:
+        """The world of usable records: a bar that does not say when it became available did at its close."""
+        found = sort_bars(bars)
+        closes = pa.chunked_array([pa.array(found.closes(timeframe, calendars)).cast(UTC)])
+        told = pc.coalesce(found.table["available_at"], closes)
+        place = BARS.get_field_index("available_at")
+        return cls(found.table.set_column(place, BARS.field(place), told), events.sort_by(ARRIVAL), timeframe)
+
+    @property
+    def opens(self) -> Ints:
+        """When each bar opens."""
+        return micros(self.bars["ts"])
+
+    @property
+    def available(self) -> Ints:
+        """When each bar could be known."""
+        return micros(self.bars["available_at"])
+
+    @property
+    def enriched(self) -> Ints:
+        """When each event could be known."""
+        return micros(self.events["enriched_at_utc"])
+
+    @property
+    def arrivals(self) -> Ints:
+        """When bars and events became known."""
+        return np.concatenate((self.available, self.enriched))
+
+    def series(self) -> Iterator[tuple[str, slice]]:
+        """Each instrument and its bars."""
+        return sort_bars(self.bars).series()
+
+    def kept(self, bars: Bools | None = None, events: Bools | None = None) -> World:
+        """The rows where the masks are true."""
+        return replace(
+            self,
+            bars=self.bars if bars is None else self.bars.filter(pa.array(bars)),
+            events=self.events if events is None else self.events.filter(pa.array(events)),
+        )
+
+    def known(self, at: int) -> World:
+        """What was known at a moment: the future is cut off."""
+        return self.kept(self.available <= at, self.enriched <= at)
+
+    def since(self, start: int) -> World:
+        """Without the bars that open before `start`; the events stay."""
+        return self.kept(self.opens >= start)
+
+    def without_events_before(self, start: int) -> World:
+        """Without the events that were enriched before `start`; the bars stay."""
+        return self.kept(events=self.enriched >= start)
+
+    def only(self, instrument: str) -> World:
+        """One instrument alone."""
+        masks = (np.asarray(pc.equal(table["instrument_id"], instrument)) for table in (self.bars, self.events))
+        return self.kept(*masks)
+
+    def changed(self, at: int, random: np.random.Generator) -> World:
+        """Another future after `at`: other prices, volumes and scores, and a tenth of the bars and events are not there."""
+        later, unseen = self.available > at, self.enriched > at
+        factor = np.where(later, np.exp(random.normal(0, 0.3, len(later))), 1.0)
+        bars = _with_numbers(self.bars, {name: floats(self.bars[name]) * factor for name in NUMBERS})
+        scores = {"score": (-1.0, 1.0), "confidence": (0.0, 1.0)}
+        events = _with_numbers(
+            self.events,
+            {n: np.where(unseen, random.uniform(*span, len(unseen)), floats(self.events[n])) for n, span in scores.items()},
+        )
+        other = replace(self, bars=bars, events=events)
+        return other.kept(~later | (random.random(len(later)) > 0.1), ~unseen | (random.random(len(unseen)) > 0.1))
+
+    def shuffled(self, at: int, random: np.random.Generator) -> World:
+        """The same future after `at` in another order: what its bars and events hold changes places."""
+        later, unseen = np.flatnonzero(self.available > at), np.flatnonzero(self.enriched > at)
+        bars = _rearranged(self.bars, NUMBERS, later, random.permutation(later))
+        events = _rearranged(self.events, ("score", "confidence"), unseen, random.permutation(unseen))
+        return replace(self, bars=bars, events=events)
+
+    def with_holes(self, at: int) -> World:
+        """With no prices in the last bar of each instrument that is known at `at`: whoever fills it can only do so from what follows."""
+        known = np.flatnonzero(self.available <= at)
+        rows = np.zeros(len(self.bars), np.bool_)
+        instruments = np.asarray(self.bars["instrument_id"].dictionary_encode().combine_chunks().indices)
+        rows[known[np.flatnonzero(np.diff(instruments[known], append=-1))]] = True
+        return replace(self, bars=_with_numbers(self.bars, {n: np.where(rows, np.nan, floats(self.bars[n])) for n in NUMBERS}))
+
+    def delayed(self, random: np.random.Generator, bars_late: float, events_late: float) -> World:
+        """With shares of the bars and events known up to five bars later, out of their order."""
+        longest = 5 * timeframe_micros(self.timeframe)
+        shares = ((bars_late, len(self.bars)), (events_late, len(self.events)))
+        late = [np.where(random.random(rows) < share, random.integers(1, longest, rows), 0) for share, rows in shares]
+        bars = _with_times(self.bars, BARS, "available_at", self.available + late[0])
+        events = _with_times(self.events, EVENTS, "enriched_at_utc", self.enriched + late[1])
+        scored = np.maximum(micros(events["scored_at_utc"]), micros(events["enriched_at_utc"]))
+        return replace(self, bars=bars, events=_with_times(events, EVENTS, "scored_at_utc", scored).sort_by(ARRIVAL))
+
+
+def _with_numbers(table: pa.Table, columns: dict[str, Floats]) -> pa.Table:
+    for name, values in columns.items():
+        table = table.set_column(table.schema.get_field_index(name), name, pa.array(values, from_pandas=True))
+    return table
+
+
+def _with_times(table: pa.Table, schema: pa.Schema, name: str, times: Ints) -> pa.Table:
+    place = schema.get_field_index(name)
+    return table.set_column(place, schema.field(place), pa.array(times).cast(UTC))
+
+
+def _rearranged(table: pa.Table, names: tuple[str, ...], rows: Ints, places: Ints) -> pa.Table:
+    """The values of some columns moved from `rows` to `places`."""
+    columns = {name: floats(table[name]).copy() for name in names}
+    for values in columns.values():
+        values[places] = values[rows]
+    return _with_numbers(table, columns)
