@@ -16,7 +16,7 @@ from pydantic_settings import TomlConfigSettingsSource as TomlSource
 
 from asof.calendars import Calendars, assigned
 from asof.errors import AsofError, DefinitionError, did_you_mean
-from asof.timeframes import timeframe
+from asof.timeframes import duration, timeframe
 
 FILE = "asof.toml"
 _AGE = r"^(off|[1-9][0-9]{0,4}[hd])$"
@@ -40,6 +40,14 @@ def _start(value: str) -> str:
             raise ValueError("it is earliest, latest or a time, such as 2024-06-01T00:00:00Z") from None
         if naive:
             raise ValueError("the time has no zone: write 2024-06-01T00:00:00Z for UTC")
+    return value
+
+
+def _duration(value: str) -> str:
+    try:
+        duration(value)
+    except DefinitionError as error:
+        raise ValueError(str(error)) from None
     return value
 
 
@@ -129,6 +137,11 @@ class Settings(BaseSettings):
         description="The exchange whose sessions bars follow, such as `XNYS`; or one for each instrument, `AAPL=XNYS, *=24/7`",
     )
 
+    mode: Annotated[Literal["periodic", "stream"], BeforeValidator(_lower)] = Field(
+        "periodic",
+        validation_alias="ASOF_MODE",
+        description="`periodic` computes every `FEATURE_REFRESH_SECONDS`; `stream` reads bars from Kafka and computes as they close",
+    )
     tickers: Names = Field(
         (), validation_alias="FEATURE_TICKERS", description="Instruments that the service computes, with commas between them; none for all"
     )
@@ -168,6 +181,17 @@ class Settings(BaseSettings):
     )
     enriched_topic: str = Field("events.enriched.v1", validation_alias="ENRICHED_TOPIC", description="Topic of enriched events")
     dead_letter_topic: str = Field("features.dlq.v1", validation_alias="FEATURE_DLQ_TOPIC", description="Topic of unusable messages")
+    bars_topic: str = Field("market.ohlcv.v1", validation_alias="OHLCV_TOPIC", description="Topic of bars, which `stream` reads")
+    features_topic: str = Field(
+        "features.v1",
+        validation_alias="FEATURES_TOPIC",
+        description="Topic that `stream` publishes vectors to; those of further feature sets go to `<topic>.<version>`",
+    )
+    allowed_lateness: Annotated[str, AfterValidator(_duration)] = Field(
+        "1m",
+        validation_alias="ASOF_ALLOWED_LATENESS",
+        description="Rows from Kafka that come later than this after they could be known are counted as late; they count all the same",
+    )
     kafka_group: str = Field(
         "feature-store", min_length=1, validation_alias="KAFKA_GROUP", description="Consumer group, whose members share the partitions"
     )
@@ -240,10 +264,10 @@ class ConfigError(AsofError):
     exit_code = 2
 
 
-def load_settings() -> Settings:
-    """The settings of this folder and environment. Raises `ConfigError` naming the setting that is wrong."""
+def load_settings(**given: str) -> Settings:
+    """The settings of this folder and environment, and those given. Raises `ConfigError` naming the setting that is wrong."""
     try:
-        return Settings()
+        return Settings(**given)  # type: ignore[arg-type]  # pydantic reads them
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{FILE} is not valid TOML: {error}") from None
     except ValidationError as error:
@@ -251,5 +275,5 @@ def load_settings() -> Settings:
         name = ".".join(map(str, first["loc"]))
         hint = did_you_mean(name, list(Settings.model_fields)) if first["type"] == "extra_forbidden" else ""
         secret = any(word in name.lower() for word in ("password", "kafka.", "properties")) or name == "kafka"
-        given = "what is given" if secret else repr(first["input"])
-        raise ConfigError(f"setting {name}: {first['msg']}{hint}, not {given}") from None
+        shown = "what is given" if secret else repr(first["input"])
+        raise ConfigError(f"setting {name}: {first['msg']}{hint}, not {shown}") from None

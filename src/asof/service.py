@@ -13,16 +13,17 @@ import logging
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
 from asof import definitions
-from asof.config import Settings
-from asof.errors import MissingExtra, Stopped, StoreError
+from asof.config import ConfigError, Settings
+from asof.errors import BrokerError, MissingExtra, Stopped, StoreError
 from asof.features.feature_set import FeatureSet
-from asof.jobs.live import Live, Plan
+from asof.jobs.live import UNPUBLISHED, Live, Plan, Published
 from asof.serving.health import serve
 from asof.stores.store import Store
 from asof.stores.urls import open_store, scheme_of
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 END_SECONDS = 20.0
 """How long a batch that has begun may take to finish."""
+PARTITIONS = 6
+"""Of a topic of vectors that is made because it is not there."""
 RETRY_SECONDS = 5.0
 """How long to wait before a store that is away is tried again."""
 
@@ -51,7 +54,10 @@ class Service:
         self._url = url
         self._settings = settings
         self._brokers = _brokers(settings) if settings.kafka_bootstrap_servers else None
+        if settings.mode == "stream" and self._brokers is None:
+            raise ConfigError("the mode stream reads bars from Kafka: name its brokers with KAFKA_BOOTSTRAP_SERVERS")
         self._stop = threading.Event()
+        self._wake = threading.Event()
         self._ends: SimpleQueue[BaseException | None] = SimpleQueue()
         self.metrics = Metrics()
         self.health = Health(",".join(settings.feature_set_version), settings.pipeline_version, settings.refresh_seconds)
@@ -71,6 +77,7 @@ class Service:
             self._start("compute", self._begin)
             failure = self._ends.get()
             self._stop.set()
+            self._wake.set()
             log.info("stopping")
             for thread in self._threads:
                 thread.join(END_SECONDS)
@@ -107,10 +114,11 @@ class Service:
         while not self._stop.is_set():
             try:
                 return work()
-            except StoreError as error:
-                self.metrics.store_up.set(0)
-                self.metrics.compute_failed.labels("store").inc()
-                log.error("the store cannot be used yet", extra={"error": str(error), "seconds": RETRY_SECONDS})  # noqa: TRY400  # it says all
+            except (StoreError, BrokerError) as error:
+                who, up = ("store", self.metrics.store_up) if isinstance(error, StoreError) else ("broker", self.metrics.broker_up)
+                up.set(0)
+                self.metrics.compute_failed.labels(who).inc()
+                log.error("the %s cannot be used yet", who, extra={"error": str(error), "seconds": RETRY_SECONDS})  # noqa: TRY400  # it says all
             self._stop.wait(RETRY_SECONDS)
         raise Stopped
 
@@ -129,12 +137,28 @@ class Service:
             settings.latest_refresh_seconds,
             settings.market_calendars,
         )
-        return Live(store, plan, self.metrics, self.health, lambda: datetime.now(UTC), self._stop)
+        published = self._publisher() if settings.mode == "stream" else UNPUBLISHED
+        return Live(store, plan, self.metrics, self.health, lambda: datetime.now(UTC), self._stop, self._wake, published)
+
+    def _publisher(self) -> Published:
+        """Who publishes vectors: those of the first feature set to the topic, those of others to topics named after them."""
+        from asof.jobs.publish import Publisher  # noqa: PLC0415  # confluent-kafka is an extra
+        from asof.sources.kafka_producer import Producer  # noqa: PLC0415  # likewise
+
+        assert self._brokers is not None
+        first, *others = self._settings.feature_set_version
+        topic = self._settings.features_topic
+        topics = {first: topic} | {version: f"{topic}.{version}" for version in others}
+        for name in topics.values():
+            self._again(partial(self._brokers.ensure, name, PARTITIONS, cleanup_policy="compact"))
+        return Publisher(Producer(self._brokers), topics)
 
     def _consumption(self, store: Store, brokers: Brokers) -> Callable[[], None]:
         from asof.jobs.consume import Consumption, Feed  # noqa: PLC0415  # confluent-kafka is an extra
 
-        return Consumption(Feed.of(self._settings), brokers, store, self.metrics, self._stop, structlog.get_logger("asof.consume")).run
+        said = structlog.get_logger("asof.consume")
+        wake = self._wake.set if self._settings.mode == "stream" else lambda: None
+        return Consumption(Feed.of(self._settings), brokers, store, self.metrics, self._stop, said, wake).run
 
 
 def _brokers(settings: Settings) -> Brokers:

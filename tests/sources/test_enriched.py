@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asof.records import EVENTS
-from asof.sources.enriched import CLOCK_SKEW, LARGEST, Refused, Row, decode, settled, table_of
+from asof.sources.enriched import Row, decode, settled
+from asof.sources.messages import CLOCK_SKEW, LARGEST, Refused, table_of
 from asof.stores.duckdb import DuckDBStore
 from asof.stores.store import EVENTS_TABLE
 from scripts import validate_schema_samples as script
@@ -183,10 +184,10 @@ def test_an_event_is_a_row_for_each_ticker_and_one_named_twice_counts_once() -> 
 
 
 def test_rows_are_events_as_stores_take_them() -> None:
-    table = table_of(decode(message(), NOW))
+    table = table_of(decode(message(), NOW), EVENTS)
     assert table.schema == EVENTS
     assert table.to_pylist()[1]["instrument_id"] == "BRK-A"
-    assert table_of([]).schema == EVENTS
+    assert table_of([], EVENTS).schema == EVENTS
 
 
 def test_a_property_that_is_given_twice_has_its_last_value() -> None:
@@ -206,8 +207,8 @@ ROWS = st.builds(
 def test_repeats_within_a_batch_end_as_if_they_had_come_one_by_one(rows: list[Row]) -> None:
     with DuckDBStore(None) as one_by_one, DuckDBStore(None) as at_once:
         for row in rows:
-            one_by_one.upsert(EVENTS_TABLE, table_of([row]), NOON)
-        at_once.upsert(EVENTS_TABLE, table_of(settled(rows)), NOON)
+            one_by_one.upsert(EVENTS_TABLE, table_of([row], EVENTS), NOON)
+        at_once.upsert(EVENTS_TABLE, table_of(settled(rows), EVENTS), NOON)
         assert rows_in(at_once, EVENTS_TABLE) == rows_in(one_by_one, EVENTS_TABLE)
 
 

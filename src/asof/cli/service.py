@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from types import FrameType
+from typing import Annotated
 
 import typer
 
@@ -15,7 +16,15 @@ ENDING = (signal.SIGTERM, signal.SIGINT)
 """The first of these has the service finish what it has begun; a second one ends it at once."""
 
 
-def run(store: StoreOption = None) -> None:
+def run(
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            help="`periodic`: compute every so often. `stream`: bars come from Kafka, vectors are computed as they close and published."
+        ),
+    ] = None,
+    store: StoreOption = None,
+) -> None:
     """Run the service: read events from Kafka, keep vectors up to date, answer `/health` and `/metrics`.
 
     What it does is set in the environment or asof.toml: FEATURE_TICKERS, FEATURE_TIMEFRAMES, FEATURE_SET_VERSION, FEATURE_REFRESH_SECONDS
@@ -26,7 +35,7 @@ def run(store: StoreOption = None) -> None:
         from asof.telemetry import logs  # noqa: PLC0415  # likewise
     except ImportError as error:
         raise MissingExtra(f'the service needs more: pip install "asof[service,postgres,kafka]" ({error})') from None
-    settings = load_settings()
+    settings = load_settings(**({} if mode is None else {"mode": mode}))
     logs.configure(settings.log_level, settings.log_format)
     service = Service(store or settings.store_url, settings)
 

@@ -1,4 +1,4 @@
-"""Consume: enriched events from Kafka into a store.
+"""Consume: enriched events from Kafka into a store, and bars where they are asked for.
 
 1. Take a batch of messages: as many as there are, soon after the first.
 2. Decode each. What cannot be used becomes a dead letter, which the brokers have acknowledged before anything moves past it.
@@ -14,19 +14,20 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from asof.config import Settings
 from asof.errors import BrokerError, Overtaken, Stopped, StoreError
-from asof.jobs.event_batches import POSITIONS, Offsets, Read, Writer, position_name, positions_of, read, written_at
+from asof.jobs.batches import BAR, EVENT, POSITIONS, Kind, Offsets, Read, Writer, position_name, positions_of, read, written_at
 from asof.jobs.lag import Lag
 from asof.sources.kafka import LARGEST, Brokers, Log, Partition
 from asof.sources.kafka_consumer import Consumer
 from asof.sources.kafka_producer import Producer
 from asof.stores.store import Store
+from asof.timeframes import duration
 
 if TYPE_CHECKING:
     from asof.telemetry.metrics import Metrics
@@ -43,32 +44,48 @@ STOP_SECONDS = 5.0
 """How long a batch may take to finish once we are to stop."""
 FIRST_DELAY, LONGEST_DELAY = 0.2, 15.0
 """Seconds between the first two tries, and between any two."""
-EVENT_PARTITIONS = 6
+PARTITIONS = 6
+"""Of a topic that is made because it is not there."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Feed:
-    """Where events come from: the topic, where its dead letters go, the group that shares it, and the tickers asked for (none for all)."""
+    """Where messages come from: topics and what is in them, where dead letters go, the group that shares them, where to begin.
 
-    topic: str
+    `tickers` are those asked for (none for all), and rows that come more than `lateness` microseconds after they could be known are late.
+    """
+
+    kinds: Mapping[str, Kind]
     dead_letters: str
     group: str
     start: str
     tickers: frozenset[str]
+    lateness: int
 
     @classmethod
     def of(cls, settings: Settings) -> Feed:
         """As the settings say."""
-        topics = settings.enriched_topic, settings.dead_letter_topic
-        return cls(*topics, settings.kafka_group, settings.kafka_start, frozenset(settings.tickers))
+        kinds = {settings.enriched_topic: EVENT} | ({settings.bars_topic: BAR} if settings.mode == "stream" else {})
+        tickers, lateness = frozenset(settings.tickers), duration(settings.allowed_lateness)
+        return cls(kinds, settings.dead_letter_topic, settings.kafka_group, settings.kafka_start, tickers, lateness)
 
 
 class Consumption:
     """The consumer of a feed. `run` returns when `stop` is set; it raises what no waiting mends, such as a `ConfigError`."""
 
-    def __init__(self, feed: Feed, brokers: Brokers, store: Store, metrics: Metrics, stop: threading.Event, log: Log) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        brokers: Brokers,
+        store: Store,
+        metrics: Metrics,
+        stop: threading.Event,
+        log: Log,
+        written: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._written = written
         self._feed = feed
         self._brokers = brokers
         self._store = store
@@ -78,14 +95,14 @@ class Consumption:
         self._lag = Lag(metrics)
         self._measured = 0.0
         self._positions: dict[Partition, int] = {}
-        self._writer = Writer(store, Producer(brokers), feed.dead_letters, metrics, log)
+        self._writer = Writer(store, Producer(brokers), feed.dead_letters, feed.lateness, metrics, log)
 
     def run(self) -> None:
         """Consume until `stop` is set."""
         try:
             self._again(self._consume)
         except Stopped:
-            self._log.info("stopped reading events", topic=self._feed.topic)
+            self._log.info("stopped reading", topics=list(self._feed.kinds))
 
     def _again(self, work: Callable[[], T]) -> T:
         """What `work` answers, tried again and again while the store or the brokers are away. Raises `Stopped` once we are to stop."""
@@ -107,13 +124,14 @@ class Consumption:
 
     def _consume(self) -> None:
         feed = self._feed
-        self._brokers.ensure(feed.topic, EVENT_PARTITIONS)
+        for topic in feed.kinds:
+            self._brokers.ensure(topic, PARTITIONS)
         self._brokers.ensure(feed.dead_letters, 1, max_message_bytes=str(LARGEST))
-        consumer = Consumer(self._brokers, [feed.topic], feed.group, self._starts, self._out_of_range)
-        self._log.info("reading events", topic=feed.topic, group=feed.group, brokers=self._brokers.servers)
+        consumer = Consumer(self._brokers, list(feed.kinds), feed.group, self._starts, self._out_of_range)
+        self._log.info("reading", topics=list(feed.kinds), group=feed.group, brokers=self._brokers.servers)
         try:
             while not self._stop.is_set():
-                if batch := [read(message, feed.tickers) for message in consumer.take(BATCH_MESSAGES, POLL_SECONDS)]:
+                if batch := [read(message, feed.kinds, feed.tickers) for message in consumer.take(BATCH_MESSAGES, POLL_SECONDS)]:
                     self._finish(consumer, batch)
                 self._measure(consumer, ())
         finally:
@@ -127,7 +145,7 @@ class Consumption:
             return {}
         self._positions |= starts
         self._metrics.store_up.set(1)
-        self._log.info("reading partitions", topic=self._feed.topic, offsets={p.number: offset for p, offset in starts.items()})
+        self._log.info("reading partitions", offsets={f"{p.topic}/{p.number}": offset for p, offset in starts.items()})
         return starts
 
     def _kept_starts(self, found: Collection[Partition]) -> dict[Partition, int]:
@@ -167,6 +185,7 @@ class Consumption:
         else:
             for partition, message in newest.items():
                 self._lag.stored(partition, written_at(message))
+            self._written()
         finally:
             self._metrics.cached_events.set(0)
 

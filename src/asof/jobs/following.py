@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC as ZONE
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -45,6 +46,8 @@ class Follower:
     work: Work
     who: str
     instruments: frozenset[str] | None = None
+    tell: Callable[[Work, pa.Table, pa.Table], None] = lambda work, made, gone: None
+    """Told of vectors that were stored, and of the keys of those that were withdrawn, before the follower moves on."""
 
     @property
     def name(self) -> str:
@@ -76,8 +79,11 @@ class Follower:
         found, position = self.work.store.changes(self.name)
         relevant, still_open = _sorted_out(self.work, pa.concat_tables([found, self._waited_for()]), self.instruments)
         for part in _parts(self.work, relevant):
-            yield _recompute(self.work, part)
+            yield _recompute(self.work, part, self.tell)
         self._move(set(zip(still_open["instrument_id"].to_pylist(), still_open["time"].to_pylist(), strict=True)), position)
+        if len(still_open):
+            first = int(self.work.closes(still_open["instrument_id"], still_open["time"]).min())
+            yield Report(next_close=datetime.fromtimestamp(first / 1_000_000, ZONE))
 
     def _waiting(self) -> set[tuple[str, datetime]]:
         """The bars that had not closed: instrument and time."""
@@ -158,7 +164,7 @@ def _codes(names: pa.ChunkedArray) -> Ints:
     return np.asarray(pc.index_in(names, pc.unique(names)).combine_chunks()).astype(np.int64)
 
 
-def _recompute(work: Work, part: Part) -> Report:
+def _recompute(work: Work, part: Part, tell: Callable[[Work, pa.Table, pa.Table], None]) -> Report:
     made, gone, failed = _computed(work, part)
     changes, withdrawn, began = Changes(), 0, time.perf_counter()
     with span("upsert", vectors=len(made)), work.store.transaction():
@@ -167,6 +173,8 @@ def _recompute(work: Work, part: Part) -> Report:
         if len(gone):
             withdrawn = work.store.withdraw(work.table, gone, work.now)
     writing = time.perf_counter() - began
+    if len(made) or len(gone):
+        tell(work, made, gone)
     for instrument, reason in failed.items():
         work.log("COMPUTATION_FAILED", json.dumps({"reason": reason}), (instrument,))
     return replace(Report.of(made, changes, writing), withdrawn=withdrawn, failed=failed)

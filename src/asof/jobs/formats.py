@@ -62,7 +62,13 @@ def records(feature_set: FeatureSet, vectors: pa.Table) -> Iterator[dict[str, ob
 
 def write_jsonl(feature_set: FeatureSet, vectors: pa.Table, out: BinaryIO) -> None:
     """One `features.v1` record a line."""
-    out.writelines(json.dumps(r, allow_nan=False, separators=(",", ":")).encode() + b"\n" for r in records(feature_set, vectors))
+    out.writelines(line + b"\n" for _, line in lines(feature_set, vectors))
+
+
+def lines(feature_set: FeatureSet, vectors: pa.Table) -> Iterator[tuple[str, bytes]]:
+    """Each vector that has a record as its instrument and that record in JSON."""
+    for record in records(feature_set, vectors):
+        yield str(record["instrument_id"]), json.dumps(record, allow_nan=False, separators=(",", ":")).encode()
 
 
 def write_csv(table: pa.Table, out: BinaryIO) -> None:

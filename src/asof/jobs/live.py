@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from asof.calendars import NO_CALENDARS, Calendars
-from asof.errors import NotFound, Stopped, StoreError
+from asof.errors import BrokerError, NotFound, Stopped, StoreError
 from asof.features.feature_set import FeatureSet
 from asof.jobs.following import Follower
 from asof.jobs.work import Report, Work
@@ -45,6 +46,31 @@ class Plan:
     calendars: Calendars = NO_CALENDARS
 
 
+class Published(Protocol):
+    """Who publishes vectors. Both raise `BrokerError` where that fails, and are asked again."""
+
+    def begin(self, work: Work) -> None:
+        """Publish what is newest, when the loop begins."""
+        ...
+
+    def tell(self, work: Work, made: pa.Table, gone: pa.Table) -> None:
+        """Publish vectors that were stored, and that those of some keys are gone."""
+        ...
+
+
+class _Unpublished:
+    """Nobody."""
+
+    def begin(self, work: Work) -> None:
+        """See `Published.begin`."""
+
+    def tell(self, work: Work, made: pa.Table, gone: pa.Table) -> None:
+        """See `Published.tell`."""
+
+
+UNPUBLISHED = _Unpublished()
+
+
 @dataclass
 class Live:
     """The loop, and what it remembers from one cycle to the next."""
@@ -56,6 +82,10 @@ class Live:
     clock: Callable[[], datetime]
     stop: threading.Event = field(default_factory=threading.Event)
     """Set by who wants it to end."""
+    wake: threading.Event = field(default_factory=threading.Event)
+    """Set by who has something for the loop to do before its time."""
+    published: Published = UNPUBLISHED
+    """Who publishes what is stored."""
     _met: set[tuple[str, str]] = field(default_factory=set)
     _newest: dict[str, datetime] = field(default_factory=dict)
     _refreshed: float = -1e9
@@ -65,9 +95,15 @@ class Live:
         with self.health.computing(), suppress(Stopped):
             while not self.stop.is_set():
                 began = time.monotonic()
+                self.wake.clear()
                 with span("cycle"):
-                    self.cycle()
-                self.stop.wait(max(0.0, self.plan.refresh_seconds - (time.monotonic() - began)))
+                    done = self.cycle()
+                self.wake.wait(max(0.0, self._until(done.next_close) - (time.monotonic() - began)))
+
+    def _until(self, next_close: datetime | None) -> float:
+        """Seconds to the next cycle: until a bar closes that is there already, or as the plan says."""
+        closing = self.plan.refresh_seconds if next_close is None else (next_close - self.clock()).total_seconds()
+        return min(self.plan.refresh_seconds, closing)
 
     def cycle(self) -> Report:
         """Everything that is to do now. Raises `Stopped` once it is to stop."""
@@ -103,19 +139,21 @@ class Live:
         try:
             yield failed
             self.metrics.store_up.set(1)
-        except StoreError as error:
+        except (StoreError, BrokerError) as error:
             failed.append(str(error))
-            self.metrics.store_up.set(0)
-            self.metrics.compute_failed.labels("store").inc()
+            who, up = ("store", self.metrics.store_up) if isinstance(error, StoreError) else ("broker", self.metrics.broker_up)
+            up.set(0)
+            self.metrics.compute_failed.labels(who).inc()
             version = feature_set.version if feature_set else None
             told = {"feature_set": version, "timeframe": timeframe, "error": str(error)}
-            log.error("the store failed", extra=told)  # noqa: TRY400  # the error says all
+            log.error("the %s failed", who, extra=told)  # noqa: TRY400  # the error says all
 
     def _keep_up(self, work: Work) -> Report:
-        follower, done = Follower(work, "service", self.plan.instruments), Report()
+        follower, done = Follower(work, "service", self.plan.instruments, self.published.tell), Report()
         if (key := (work.feature_set.version, work.timeframe)) not in self._met:
             done = self._meet(follower)
             self._tell(work, done)
+            self.published.begin(work)
             self._met.add(key)
         for report in follower.catch_up():
             self._tell(work, report)

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asof.calendars import NO_CALENDARS, Calendars
+from asof.engine.panel import Ints
 from asof.engine.plan import Plan, plan
 from asof.features.feature_set import FeatureSet
 from asof.jobs.panels import EVENT_COLUMNS, NO_EVENTS, panel_of, sort_bars, sort_events, vectors_of
@@ -26,7 +27,8 @@ class Report:
     """What a job did: how many vectors it computed, and how they differed from what was stored.
 
     `withdrawn` vectors were of bars that are gone; `failed` tells why instruments could not be computed. In jobs that keep vectors up to
-    date, `newest` is the open of the newest bar, `flags` how often each was raised, and `writing` the seconds that the store took.
+    date, `newest` is the open of the newest bar, `flags` how often each was raised, `writing` the seconds that the store took, and
+    `next_close` when the first of the bars that have not closed will.
     """
 
     computed: int = 0
@@ -37,6 +39,7 @@ class Report:
     newest: datetime | None = None
     flags: Mapping[str, int] = field(default_factory=dict)
     writing: float = 0.0
+    next_close: datetime | None = None
 
     @classmethod
     def of(cls, vectors: pa.Table, changes: Changes, writing: float = 0.0) -> Report:
@@ -56,6 +59,7 @@ class Report:
             max((moment for moment in (self.newest, other.newest) if moment), default=None),
             Counter(self.flags) + Counter(other.flags),
             self.writing + other.writing,
+            min((moment for moment in (self.next_close, other.next_close) if moment), default=None),
         )
 
 
@@ -95,12 +99,16 @@ class Work:
 
     def closed(self, instruments: pa.ChunkedArray, ts: pa.ChunkedArray) -> Bools:
         """Which bars have closed."""
-        now, times = int(self.now.timestamp() * 1_000_000), micros(ts)
+        return np.asarray(self.closes(instruments, ts) <= int(self.now.timestamp() * 1_000_000))
+
+    def closes(self, instruments: pa.ChunkedArray, ts: pa.ChunkedArray) -> Ints:
+        """When bars close."""
+        times = micros(ts)
         closes = times + timeframe_micros(self.timeframe)
         for name in pc.unique(instruments).to_pylist() if self.calendars else ():
             mine = np.flatnonzero(np.asarray(pc.equal(instruments, name)))
             closes[mine] = self.calendars.closes(name, times[mine], self.timeframe)
-        return np.asarray(closes <= now)
+        return closes
 
     def vectors(self, bars: pa.Table, events_of: Selection) -> pa.Table:
         """The vectors of bars, by instrument and time, with the events of `events_of` that they can see."""

@@ -41,6 +41,9 @@ class Metrics:
         self.cached_events = gauge("cached_events", "Events that were read and wait to be written")
 
         self.events = counter("events", "Events read from the broker, by what became of them", "outcome")
+        self.bars = counter("bars", "Bars read from the broker, by what became of them", "outcome")
+        self.late = counter("late", "Rows that came later than is allowed after they could be known; they count all the same", "kind")
+        self.lateness = gauge("lateness_seconds", "How late the latest row of the last batch was", "kind")
         self.messages_refused = counter("messages_refused", "Messages that could not be used, by reason", "reason")
         self.dead_letters = counter("dead_letters", "Messages given to the dead-letter topic")
         self.lag_messages = gauge("kafka_lag_messages", "Messages behind the end of a partition", "topic", "partition")

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow as pa
 
 from asof.errors import BrokerError, RowsRefused
+from asof.records import BARS, EVENTS
+from asof.sources import enriched, ohlcv
 from asof.sources.dead_letters import CUT, KEPT, Place, letter_headers, message_headers
-from asof.sources.enriched import Refused, Row, decode, settled, table_of
 from asof.sources.kafka import Log, Message, Partition, headers_of, partition_of
 from asof.sources.kafka_producer import Outgoing, Producer
-from asof.stores.store import EVENTS_TABLE, Store
+from asof.sources.messages import Refused, table_of
+from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Store, Table
 from asof.telemetry.traces import span
 
 if TYPE_CHECKING:
@@ -23,6 +27,22 @@ POSITIONS = "kafka/"
 """What the names of positions begin with: `kafka/<topic>/<partition>`, where the offset of the next message is kept."""
 
 Offsets = Mapping[Partition, int]
+Row = Any
+"""A row of a kind of record: a tuple with the fields of its schema, and when it could be `known`."""
+
+
+class Kind(NamedTuple):
+    """What the messages of a topic are: how they are read, which of a batch counts, and where they go."""
+
+    name: str
+    decode: Callable[[bytes | None, int], list[Row]]
+    settled: Callable[[Sequence[Row]], list[Row]]
+    table: Table
+    schema: pa.Schema
+
+
+EVENT = Kind("event", enriched.decode, enriched.settled, EVENTS_TABLE, EVENTS)
+BAR = Kind("bar", ohlcv.decode, ohlcv.settled, BARS_TABLE, BARS)
 
 
 def position_name(partition: Partition) -> str:
@@ -41,21 +61,23 @@ class Read(NamedTuple):
     message: Message
     partition: Partition
     offset: int
+    kind: Kind
     rows: Sequence[Row] = ()
     ignored: int = 0
     refused: Refused | None = None
 
 
-def read(message: Message, tickers: frozenset[str]) -> Read:
+def read(message: Message, kinds: Mapping[str, Kind], tickers: frozenset[str]) -> Read:
     """Decode a message. An event that names no ticker counts as one that nobody asked for; no `tickers` ask for all."""
     partition, offset = partition_of(message), message.offset()
     assert offset is not None
+    kind = kinds[partition.topic]
     try:
-        rows = decode(message.value(), time.time_ns() // 1_000)
+        rows = kind.decode(message.value(), time.time_ns() // 1_000)
     except Refused as refused:
-        return Read(message, partition, offset, refused=refused)
+        return Read(message, partition, offset, kind, refused=refused)
     asked = [row for row in rows if row.instrument_id in tickers] if tickers else rows
-    return Read(message, partition, offset, asked, len(rows) - len(asked) or int(not rows))
+    return Read(message, partition, offset, kind, asked, len(rows) - len(asked) or int(not rows))
 
 
 def written_at(message: Message) -> float:
@@ -67,8 +89,9 @@ def written_at(message: Message) -> float:
 class Writer:
     """Writes batches. One that failed for a time can be written again: its dead letters are not written twice."""
 
-    def __init__(self, store: Store, producer: Producer, dead_letters: str, metrics: Metrics, log: Log) -> None:
+    def __init__(self, store: Store, producer: Producer, dead_letters: str, lateness: int, metrics: Metrics, log: Log) -> None:
         self._store = store
+        self._lateness = lateness
         self._producer = producer
         self._dead_letters = dead_letters
         self._metrics = metrics
@@ -118,21 +141,28 @@ class Writer:
         headers = [*message_headers(headers_of(one.message)), *ours]
         return Outgoing(self._dead_letters, one.message.key(), None if one.message.value() is None else value, headers)
 
-    def _store_rows(self, batch: Sequence[Read], behind: Offsets, since: Offsets) -> dict[str, int]:
-        """One transaction; what became of the rows."""
-        rows = [row for one in batch for row in one.rows]
-        once = settled(rows)
+    def _store_rows(self, batch: Sequence[Read], behind: Offsets, since: Offsets) -> dict[Kind, Counter[str]]:
+        """One transaction; what became of the rows of each kind."""
         with self._store.transaction():
             self._store.move(positions_of(behind), positions_of({partition: since[partition] for partition in behind}))
-            changes = self._store.upsert(EVENTS_TABLE, table_of(once), datetime.now(UTC))
-        unchanged = changes.unchanged + len(rows) - len(once)
-        return {"inserted": changes.inserted, "corrected": changes.corrected, "unchanged": unchanged}
+            return {kind: self._upsert(kind, [row for one in batch if one.kind is kind for row in one.rows]) for kind in _kinds(batch)}
 
-    def _count(self, batch: Sequence[Read], outcomes: dict[str, int]) -> None:
+    def _upsert(self, kind: Kind, rows: Sequence[Row]) -> Counter[str]:
+        once = kind.settled(rows)
+        changes = self._store.upsert(kind.table, table_of(once, kind.schema), datetime.now(UTC))
+        unchanged = changes.unchanged + len(rows) - len(once)
+        return Counter(inserted=changes.inserted, corrected=changes.corrected, unchanged=unchanged)
+
+    def _count(self, batch: Sequence[Read], outcomes: dict[Kind, Counter[str]]) -> None:
+        for kind, found in outcomes.items():
+            mine = [one for one in batch if one.kind is kind]
+            counter = self._metrics.bars if kind is BAR else self._metrics.events
+            for outcome, count in found.items():
+                counter.labels(outcome).inc(count)
+            counter.labels("ignored").inc(sum(one.ignored for one in mine))
+            counter.labels("refused").inc(sum(one.refused is not None for one in mine))
+            self._count_late(kind, [row.known for one in mine for row in one.rows])
         refused = Counter(one.refused.reason for one in batch if one.refused)
-        ignored = sum(one.ignored for one in batch)
-        for outcome, count in {**outcomes, "ignored": ignored, "refused": refused.total()}.items():
-            self._metrics.events.labels(outcome).inc(count)
         for reason, count in refused.items():
             self._metrics.messages_refused.labels(reason).inc(count)
         if refused:
@@ -140,3 +170,13 @@ class Writer:
             at = f"{first.partition.number}:{first.offset}"
             self._log.warning("messages that cannot be used", reasons=dict(refused), first=at, because=str(first.refused))
         self._metrics.store_up.set(1)
+
+    def _count_late(self, kind: Kind, known: Sequence[int]) -> None:
+        """How late the latest row of a batch was, and how many were later than is allowed."""
+        now = time.time_ns() // 1_000
+        self._metrics.lateness.labels(kind.name).set(max(0.0, (now - min(known, default=now)) / 1_000_000))
+        self._metrics.late.labels(kind.name).inc(sum(now - at > self._lateness for at in known))
+
+
+def _kinds(batch: Sequence[Read]) -> list[Kind]:
+    return list({one.kind.name: one.kind for one in batch}.values())
