@@ -1,4 +1,4 @@
-"""Technical indicators, each a few lines of the language: functions from expressions and lengths in bars to expressions.
+"""Technical indicators, each a few lines of the language: functions of expressions and of lengths in bars, which give expressions.
 
 Lengths count bars, the current one included. Prices and volumes are those of `bars`; what works on any series takes it as `x`. An
 indicator is missing where one of the bars that it looks at is missing, or has no value, and an error where it divides by zero: the
