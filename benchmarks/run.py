@@ -30,6 +30,8 @@ import imports
 import join
 import memory
 import postgres_io
+import proof
+import stream
 from measure import Figure, Result, Settings
 
 import asof
@@ -43,6 +45,10 @@ BENCHMARKS: dict[str, Callable[[Settings], Result]] = {
     "postgres_read": postgres_io.read,
     "events": events.run,
     "cycle": cycle.run,
+    "stream": stream.run,
+    "known_at": proof.known_at,
+    "correction": proof.correction,
+    "replay": proof.replay,
     "memory": memory.run,
     "imports": imports.run,
     "cold": cold.run,

@@ -181,6 +181,21 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             docs="operations/#featurestoreconsumerpaused",
         ),
     ),
+    "Stream": (
+        Panel(
+            "Bars by outcome", "Bars from the broker, each a second, by what became of them; none where they do not come from there.",
+            {"{{outcome}}": "sum by (outcome) (rate(feature_store_bars_total[$__rate_interval])) or vector(0)"}, "ops",
+            docs="streaming/#what-is-promised",
+        ),
+        Panel(
+            "Late rows", "Each a second, that came later than is allowed after they could be known; they count all the same.",
+            {"{{kind}}": "sum by (kind) (rate(feature_store_late_total[$__rate_interval]))"}, "ops", docs="streaming/#lateness",
+        ),
+        Panel(
+            "Lateness", "Of the latest row of the last batch.", {"{{kind}}": "max by (kind) (feature_store_lateness_seconds)"}, "s",
+            docs="streaming/#lateness",
+        ),
+    ),
     "Objective: fresh 99.5 % of 30 days": (
         Panel(
             "Fresh", "1 while every instance has had a success within three cycles.", {"{{job}}": "job:feature_store_fresh:bool"},

@@ -13,7 +13,23 @@ import pytest
 import asof
 
 RUN = Path(__file__).parents[1] / "benchmarks" / "run.py"
-NAMES = ("fs_v1", "alpha158", "join", "backfill", "postgres_write", "postgres_read", "events", "cycle", "memory", "imports", "cold")
+NAMES = (
+    "fs_v1",
+    "alpha158",
+    "join",
+    "backfill",
+    "postgres_write",
+    "postgres_read",
+    "events",
+    "cycle",
+    "stream",
+    "known_at",
+    "correction",
+    "replay",
+    "memory",
+    "imports",
+    "cold",
+)
 
 
 def benchmark(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -95,8 +95,10 @@ def test_the_service_starts_after_a_healthy_database_and_broker_and_finished_top
 def test_the_topics_of_the_contract_are_made():
     made = SERVICES["init-topics"]["command"][0]
     assert 'make "$$ENRICHED_TOPIC" --partitions 6\n' in made
-    assert re.search(r"make features\.v1 .*cleanup\.policy=compact\n", made)
-    assert "make market.ohlcv.v1 " in made
+    assert re.search(r'make "\$\$FEATURES_TOPIC" .*cleanup\.policy=compact\n', made)
+    assert 'make "$$OHLCV_TOPIC" ' in made
+    assert "${OHLCV_TOPIC:-market.ohlcv.v1}" in SERVICES["init-topics"]["environment"].values()
+    assert "${FEATURES_TOPIC:-features.v1}" in SERVICES["init-topics"]["environment"].values()
     assert 'make "$$FEATURE_DLQ_TOPIC" ' in made
 
 
