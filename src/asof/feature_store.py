@@ -31,7 +31,7 @@ from asof.jobs.verify import Verified
 from asof.jobs.work import Report, Work, joined
 from asof.records import ArrowStream, Frame
 from asof.sources.columns import ColumnMapping
-from asof.stores.store import Registered, Selection, Store
+from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Registered, Selection, Store
 from asof.stores.urls import open_store
 from asof.timeframes import duration
 from asof.timeframes import timeframe as check_timeframe
@@ -90,6 +90,20 @@ class FeatureStore:
         """Scored events of Parquet, CSV, JSON lines or Arrow files; see `asof ingest events`."""
         run = Ingestion(self.store, "events", datetime.now(UTC), ColumnMapping(columns or {}, timezone, unit), strict=strict)
         return run.run(map(Path, paths))
+
+    def withdraw_bars(self, bars: ArrowStream, timeframe: str) -> int:
+        """Take bars away: a table of `instrument_id` and `ts`. Their revisions stay, and end now; how many were there.
+
+        The vectors that they reach follow with `catch_up`, or with the service's next cycle.
+        """
+        check_timeframe(timeframe)
+        keys = reading.keys_of(bars, ("instrument_id", "ts"))
+        keys = keys.add_column(1, "timeframe", pa.array([timeframe] * len(keys), pa.string()))
+        return self.store.withdraw(BARS_TABLE, keys, datetime.now(UTC))
+
+    def withdraw_events(self, events: ArrowStream) -> int:
+        """Take events away from instruments: a table of `instrument_id` and `event_id`. Their revisions stay; how many were there."""
+        return self.store.withdraw(EVENTS_TABLE, reading.keys_of(events, ("instrument_id", "event_id")), datetime.now(UTC))
 
     def backfill(
         self,

@@ -60,14 +60,7 @@ def join(
     clash = sorted({*chosen, *MARKS} & set(given.column_names))
     if clash:
         raise DataError(f"the entities already have {', '.join(clash)}: rename what they hold, or leave it out")
-    reader = Reader(given, ColumnMapping(timezone=timezone))
-    keys = pa.table({"instrument_id": reader.text("instrument_id"), "event_timestamp": reader.times("event_timestamp")})
-    if reader.refusals.rows:
-        raise DataError(f"entities, row {reader.refusals.rows[0] + 1}: {reader.refusals.details[0]}")
-    for name in keys.column_names:
-        if keys[name].null_count:
-            row = int(np.flatnonzero(np.asarray(keys[name].is_null()))[0])
-            raise DataError(f"entities, row {row + 1}: {name} is missing")
+    keys = keys_of(given, ("instrument_id", "event_timestamp"), "entities", timezone)
     keys = keys.append_column("row", pa.array(np.arange(len(keys))))
     found = store.as_of(vectors_table(feature_set), keys, timeframe, (*chosen, *MARKS), known_at)
     if max_age is not None:
@@ -75,6 +68,23 @@ def join(
     for name in (*chosen, *MARKS):
         given = given.append_column(name, found[name])
     return given
+
+
+TIMES = ("ts", "event_timestamp")
+"""The key columns that are times; the others are texts."""
+
+
+def keys_of(rows: ArrowStream, names: tuple[str, ...], what: str = "keys", timezone: str | None = None) -> pa.Table:
+    """Key columns of a table. Raises `DataError` where one is not there, or a row lacks its value."""
+    reader = Reader(pa.table(rows), ColumnMapping(timezone=timezone))
+    keys = pa.table({name: reader.times(name) if name in TIMES else reader.text(name) for name in names})
+    if reader.refusals.rows:
+        raise DataError(f"{what}, row {reader.refusals.rows[0] + 1}: {reader.refusals.details[0]}")
+    for name in names:
+        if keys[name].null_count:
+            row = int(np.flatnonzero(np.asarray(keys[name].is_null()))[0])
+            raise DataError(f"{what}, row {row + 1}: {name} is missing")
+    return keys
 
 
 def _forget(found: pa.Table, at: pa.ChunkedArray, max_age: timedelta) -> pa.Table:
