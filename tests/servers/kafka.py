@@ -206,7 +206,8 @@ def libraries() -> Path:
 def missing() -> str:
     """What is missing for a real broker."""
     lacking = [program for program in ("java", "mvn") if shutil.which(program) is None]
-    return f"there is no {' and no '.join(lacking)}: make servers, or name a running broker with ASOF_TEST_KAFKA" if lacking else ""
+    mend = "apt-get install default-jre-headless maven, or name a running broker with ASOF_TEST_KAFKA"
+    return f"there is no {' and no '.join(lacking)}: {mend}" if lacking else ""
 
 
 @contextmanager
