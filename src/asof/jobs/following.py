@@ -31,10 +31,10 @@ from asof.stores.store import BARS_TABLE, CHANGES, FOLLOWING, SPANS, Changes, Se
 from asof.telemetry.traces import span
 from asof.timeframes import timeframe as timeframe_micros
 
-PART_CHANGES = 100_000
+PART_CHANGES = 250_000
 """Changes of one piece of work, as long as they are near one another."""
 NEAR_BARS = 1_000
-"""Spans further apart than so many bars are not in one piece, for all events in between would be read."""
+"""A piece spans so many bars of time, and one more for each change: all events in between are read."""
 WAITING = "waiting/"
 """What the names of the lists of bars that have not closed yet begin with."""
 
@@ -134,10 +134,12 @@ def _parts(work: Work, changes: pa.Table) -> Iterator[Part]:
     """Changes in pieces of bounded size, by time."""
     changes = changes.sort_by("time")
     times = micros(changes["time"])
-    far = NEAR_BARS * timeframe_micros(work.timeframe) + work.feature_set.event_window
     start = 0
     while start < len(times):
-        end = min(start + PART_CHANGES, int(np.searchsorted(times, times[start] + far, side="right")))
+        some_times = times[start : start + PART_CHANGES]
+        bars = np.maximum(NEAR_BARS, np.arange(len(some_times)))
+        far = some_times - times[start] > bars * timeframe_micros(work.timeframe) + work.feature_set.event_window
+        end = start + (int(far.argmax()) if far.any() else len(far))
         some = changes.slice(start, end - start)
         yield Part(some, _spans(work, some))
         start = end

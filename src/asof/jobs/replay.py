@@ -31,7 +31,7 @@ from asof.telemetry.health import Health
 from asof.telemetry.metrics import Metrics
 from asof.timeframes import timeframe as timeframe_micros
 
-MOST_ROWS = 200_000
+MOST_ROWS = 250_000
 """Rows of a chunk."""
 TICK_SECONDS = 0.25
 """With a pace, the clock moves on so often."""
