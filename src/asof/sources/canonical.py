@@ -1,4 +1,4 @@
-"""A batch of any columns, turned into bars or events in their canonical schema, with every refused row and its reason."""
+"""A batch of any columns, turned into bars, events or actions in their canonical schema, with every refused row and its reason."""
 
 from __future__ import annotations
 
@@ -11,7 +11,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asof.errors import DataError, DefinitionError
-from asof.records import BARS, EVENTS, PRICES, UTC, Checked, Refusals, Rows, check_bars, check_events, nulls, one_chunk, repeated
+from asof.records import (
+    ACTIONS,
+    BARS,
+    EVENTS,
+    PRICES,
+    UTC,
+    Checked,
+    Refusals,
+    Rows,
+    check_actions,
+    check_bars,
+    check_events,
+    nulls,
+    one_chunk,
+    repeated,
+)
 from asof.sources.columns import ColumnMapping, Reader
 from asof.timeframes import timeframe as check_timeframe
 
@@ -99,6 +114,19 @@ def events_of(table: pa.Table, mapping: ColumnMapping) -> Batch:
     exploded["instrument_id"] = symbols
     canonical = pa.table([exploded[name] for name in EVENTS.names], schema=EVENTS)
     return _finish(reader.refusals, check_events, canonical, parents)
+
+
+def actions_of(table: pa.Table, mapping: ColumnMapping) -> Batch:
+    """Corporate actions from a table with `instrument_id`, `ts` (the ex-date), and `split` or `dividend_factor` or both.
+
+    Raises `DataError` where a column is missing or cannot be read at all.
+    """
+    reader = Reader(table, mapping)
+    factors = [name for name in ("split", "dividend_factor") if reader.has(name)] or ["split"]
+    absent = nulls(len(table), pa.float64())
+    columns = {name: reader.numbers(name) if name in factors else absent for name in ("split", "dividend_factor")}
+    columns |= {"instrument_id": reader.text("instrument_id"), "ts": reader.times("ts")}
+    return _finish(reader.refusals, check_actions, pa.table([columns[name] for name in ACTIONS.names], schema=ACTIONS))
 
 
 def _sentiment(reader: Reader, name: str) -> pa.ChunkedArray:
