@@ -18,7 +18,7 @@ from enum import IntEnum
 import numpy as np
 
 from asof.engine.drivers import driver
-from asof.features.adjustment import ANY, FREE, PREFIX, PRICE_FACTOR, VOLUME_FACTOR, Scale
+from asof.features.adjustment import FREE, PREFIX, PRICE_FACTOR, VOLUME_FACTOR, Scale, rescales
 from asof.features.expression import BARS, Expr, apply, bars, column, constant, events, walk
 from asof.features.feature_set import FeatureSet
 from asof.operators import BAR_SHAPES, EVENT_SHAPES, Operator, Scaling
@@ -149,7 +149,7 @@ class _Planner:
         """What rescales the inputs of a window, one for each; none where nothing does."""
         assert node.operator is not None
         fixed = node.operator.shape not in BAR_SHAPES or node.operator.scaling is Scaling.PRESENCE
-        if fixed or all(i.scale in (FREE, ANY) for i in node.inputs):
+        if fixed or not any(rescales(i.scale) for i in node.inputs):
             return []
         return [self._value(_factor(i.scale)) for i in node.inputs]
 
@@ -158,7 +158,14 @@ class _Planner:
         return len(self._on) - 1
 
     def _step(
-        self, kind: Kind, on: int, inputs: list[int], out_on: int, operator: Operator | None = None, params: tuple[float, ...] = (), *,
+        self,
+        kind: Kind,
+        on: int,
+        inputs: list[int],
+        out_on: int,
+        operator: Operator | None = None,
+        params: tuple[float, ...] = (),
+        *,
         rescaled: bool = False,
     ) -> int:
         out = self._new(out_on)

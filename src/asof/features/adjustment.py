@@ -8,7 +8,7 @@ cannot be in a window: what it would have been, seen from later, does not follow
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from asof.operators import Scaling
@@ -30,6 +30,11 @@ PRICE_FACTOR, VOLUME_FACTOR = "price_factor", "volume_factor"
 """The columns of the panel that tell what the actions between a bar and the one before it multiply earlier prices and volumes with."""
 
 
+def rescales(scale: Scale) -> bool:
+    """Whether a value of this scale is another one when it is seen from behind an action."""
+    return scale not in (FREE, ANY)
+
+
 def alike(scales: Sequence[Scale]) -> Scale:
     """The scale of all, where they have one: 0 has any."""
     if NONE in scales:
@@ -40,34 +45,44 @@ def alike(scales: Sequence[Scale]) -> Scale:
 
 def scale_of(scaling: Scaling, scales: Sequence[Scale]) -> Scale:
     """The scale of what an operator makes of inputs with these scales."""
-    if scaling is Scaling.PRESENCE or all(scale in (FREE, ANY) for scale in scales):
-        return ANY if ANY in scales and scaling in (Scaling.SAME, Scaling.PRODUCT) and alike(scales) == ANY else FREE
-    if NONE in scales:
-        return NONE
-    if scaling is Scaling.SAME:
-        return alike(scales)
-    if scaling is Scaling.COMPARISON:
-        return NONE if alike(scales) == NONE else FREE
-    if scaling is Scaling.SIGN:
+    if scaling is Scaling.PRESENCE:
         return FREE
-    if scaling is Scaling.CHOICE:
-        return alike(scales[1:])
-    if scaling is Scaling.WEIGHTED:
-        return scales[0] if scales[1] in (FREE, ANY) else NONE
-    return _power(scaling, scales)
+    if not any(map(rescales, scales)):
+        return ANY if scaling is Scaling.SAME and alike(scales) == ANY else FREE
+    return NONE if NONE in scales else SCALES[scaling](scales)
 
 
-def _power(scaling: Scaling, scales: Sequence[Scale]) -> Scale:
-    """The scale of a product, a quotient, a square or a root."""
-    if ANY in scales:
+def _comparison(scales: Sequence[Scale]) -> Scale:
+    return NONE if alike(scales) == NONE else FREE
+
+
+def _weighted(scales: Sequence[Scale]) -> Scale:
+    return NONE if rescales(scales[1]) else scales[0]
+
+
+def _times(a: Scale, b: Scale, power: int) -> Scale:
+    """The scale of `a` times `b` to a power."""
+    if not (isinstance(a, tuple) and isinstance(b, tuple)):
         return ANY
-    (p, v), *more = (scale for scale in scales if isinstance(scale, tuple))
-    if scaling is Scaling.PRODUCT:
-        return p + more[0][0], v + more[0][1]
-    if scaling is Scaling.QUOTIENT:
-        return p - more[0][0], v - more[0][1]
-    if scaling is Scaling.SQUARE:
-        return 2 * p, 2 * v
-    if scaling is Scaling.ROOT and p % 2 == 0 and v % 2 == 0:
-        return p // 2, v // 2
-    return NONE
+    return a[0] + power * b[0], a[1] + power * b[1]
+
+
+def _root(scales: Sequence[Scale]) -> Scale:
+    (scale,) = scales
+    even = isinstance(scale, tuple) and not any(power % 2 for power in scale)
+    return (scale[0] // 2, scale[1] // 2) if isinstance(scale, tuple) and even else NONE
+
+
+SCALES: dict[Scaling, Callable[[Sequence[Scale]], Scale]] = {
+    Scaling.UNKNOWN: lambda _: NONE,
+    Scaling.SAME: alike,
+    Scaling.COMPARISON: _comparison,
+    Scaling.SIGN: lambda _: FREE,
+    Scaling.PRODUCT: lambda scales: _times(scales[0], scales[1], 1),
+    Scaling.QUOTIENT: lambda scales: _times(scales[0], scales[1], -1),
+    Scaling.SQUARE: lambda scales: _times(scales[0], scales[0], 1),
+    Scaling.ROOT: _root,
+    Scaling.CHOICE: lambda scales: alike(scales[1:]),
+    Scaling.WEIGHTED: _weighted,
+}
+"""What each kind of operator makes of scales of which one at least is not free, and none is `none`."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 from asof.errors import DefinitionError, UnknownName, did_you_mean
 from asof.features import decay
-from asof.features.adjustment import ADJUSTED, ANY, FREE, NONE, PREFIX, Scale, scale_of
+from asof.features.adjustment import ADJUSTED, ANY, FREE, NONE, PREFIX, Scale, rescales, scale_of
 from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, Operator, Scaling, Shape
 from asof.timeframes import duration, duration_text
 
@@ -267,14 +267,14 @@ def apply(name: str, /, *args: object, **named: object) -> Expr:
 
 def _check_scales(operator: Operator, inputs: tuple[Expr, ...]) -> None:
     """Refuse a window over what a split or a dividend does not simply multiply."""
-    scaled = [i for i in inputs if i.scale not in (FREE, ANY)]
+    scaled = [i for i in inputs if rescales(i.scale)]
     if operator.shape not in BAR_SHAPES or operator.scaling is Scaling.PRESENCE or not scaled:
         return
     for x in inputs:
         if x.scale == NONE:
             mend = "make it a ratio of adjusted values first, such as bars.adjusted.close / bars.adjusted.close.lag(1)"
             raise DefinitionError(f"{operator.name} looks at earlier values of {x!r}, which a split does not simply multiply: {mend}")
-    if operator.scaling is Scaling.UNKNOWN or (operator.scaling is Scaling.WEIGHTED and inputs[1].scale not in (FREE, ANY)):
+    if operator.scaling is Scaling.UNKNOWN or (operator.scaling is Scaling.WEIGHTED and rescales(inputs[1].scale)):
         which = scaled[-1]
         raise DefinitionError(f"{operator.name} does not say what a split makes of {which!r}: give it a ratio of adjusted values")
 

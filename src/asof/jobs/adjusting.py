@@ -17,8 +17,8 @@ NO_ACTIONS = ACTIONS.empty_table()
 def factors(instruments: pa.Array, offsets: Ints, ts: Ints, actions: pa.Table) -> dict[str, Floats]:
     """The panel's columns of factors: 1 on every bar but the first of an instrument that opens at or after the ex-date of an action.
 
-    Where several actions lie between two bars, their factors are multiplied, the oldest first. `actions` come in any order, each instrument's
-    ex-date once.
+    Where several actions lie between two bars, their factors are multiplied, the oldest first. `actions` come in any order, each ex-date of
+    an instrument once.
     """
     columns = {PRICE_FACTOR: np.ones(len(ts)), VOLUME_FACTOR: np.ones(len(ts))}
     codes = np.asarray(pc.fill_null(pc.index_in(actions["instrument_id"], instruments), -1)).astype(np.int64)

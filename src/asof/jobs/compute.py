@@ -41,8 +41,8 @@ def compute(
     `bars` has `instrument_id, ts, close` and what else the features read; `events` has `event_id, enriched_at_utc, tickers` (or
     `instrument_id`), `score` and `confidence`. Missing features are null. The rows come sorted by instrument and time.
 
-    `actions` has `instrument_id`, `ts` (the ex-date), `split` (new shares for an old one) and `dividend_factor` (1 - dividend / close), or one of
-    the two: what `bars.adjusted` goes by.
+    `actions`, which `bars.adjusted` goes by, has `instrument_id`, `ts` (the ex-date), `split` (new shares for an old one) and
+    `dividend_factor` (1 - dividend / close), or one of the two.
 
     `calendars` says when bars are expected and daily ones close: `{"AAPL": "XNYS", "*": "24/7"}`, with `*` for every other instrument.
 

@@ -125,7 +125,8 @@ class Operator:
 
     `inputs` names the expressions it takes, the first being the one the method is called on. `sums` are the exact sums over a
     window that a kernel takes, each of the product of the inputs it names. `symbol` is how the text form writes it when
-    it is not a method. `version` counts changes of meaning: it is part of every fingerprint. `scaling` says what adjusted prices become in it.
+    it is not a method. `version` counts changes of meaning: it is part of every fingerprint. `scaling` says what it
+    makes of adjusted prices.
     """
 
     name: str

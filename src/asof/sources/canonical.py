@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +29,7 @@ from asof.records import (
     repeated,
 )
 from asof.sources.columns import ColumnMapping, Reader
+from asof.sources.symbols import Symbols
 from asof.timeframes import timeframe as check_timeframe
 
 
@@ -41,19 +43,24 @@ class Batch:
     missing_prices: int = 0
 
 
-def bars_of(table: pa.Table, mapping: ColumnMapping, timeframe: str | None = None, source: str | None = None) -> Batch:
+def bars_of(
+    table: pa.Table, mapping: ColumnMapping, timeframe: str | None = None, source: str | None = None, symbols: Symbols | None = None
+) -> Batch:
     """Bars from a table with at least `instrument_id`, `ts` and `close`, or the columns mapped to them.
 
-    `timeframe` is for tables without such a column. Raises `DataError` where a column is missing or cannot be read at all.
+    `timeframe` is for tables without such a column. With `symbols`, `instrument_id` holds the tickers of then. Raises `DataError` where a
+    column is missing or cannot be read at all.
     """
     reader = Reader(table, mapping)
     rows = len(table)
-    columns: dict[str, object] = {
+    columns: dict[str, Any] = {
         "instrument_id": reader.text("instrument_id"),
         "ts": reader.times("ts"),
         "available_at": reader.times("available_at") if reader.has("available_at") else nulls(rows, UTC),
         "source": _source(reader, rows, source),
     }
+    if symbols is not None:
+        columns["instrument_id"] = symbols.instruments(reader.text("instrument_id"), columns["ts"], reader.refusals)
     columns["timeframe"] = _timeframes(reader, rows, timeframe)
     reader.column("close")
     absent = nulls(rows, pa.float64())
