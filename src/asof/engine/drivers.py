@@ -146,7 +146,8 @@ def present(kernel, inputs, sums):
 def rescaled(drive, inputs):
     """A driver by bar whose windows are rescaled, value by value, to the bar that they are seen from.
 
-    Actions are rare, so all rows are driven as they are, and those with an action inside their window once more, each for itself.
+    Actions are rare, so all rows are driven as they are. Those with an action inside their windows are driven again, the rows from one
+    action to the next at a time: they see the bars before it alike, and what lies between them is not rescaled.
     """
     rescale, acts = RESCALE[inputs], ACTS[inputs]
 
@@ -154,15 +155,18 @@ def rescaled(drive, inputs):
         drive(out, inputs, params, offsets, reach)
         ends = np.zeros(2, np.int64)
         for s in range(len(offsets) - 1):
-            first, action = offsets[s], offsets[s]
-            for i in range(first + 1, offsets[s + 1]):
-                action = i if acts(factors, i) else action
-                if action > first and action > i - reach:
-                    start = max(first, i - reach)
-                    ends[1] = i + 1 - start
+            i, last = offsets[s] + 1, offsets[s + 1]
+            while i < last:
+                end = i + 1
+                if acts(factors, i):
+                    while end < min(last, i + reach) and not acts(factors, end):
+                        end += 1
+                    start = max(offsets[s], i - reach)
+                    ends[1] = end - start
                     answers = np.empty(ends[1])
-                    drive(answers, rescale(inputs, factors, start, i + 1), params, ends, reach)
-                    out[i] = answers[-1]
+                    drive(answers, rescale(inputs, factors, start, end), params, ends, reach)
+                    out[i:end] = answers[i - start :]
+                i = end
 
     return drive_rescaled
 

@@ -27,7 +27,7 @@ MAP = ("permtick", "until_date", "mapped_symbol")
 def actions(path: Path, mapping: ColumnMapping) -> Iterator[RawBatch]:
     """The actions that a factor file tells of, for each step between two rows of an instrument one, where it is one.
 
-    `split` is the later split factor by the earlier one, `dividend_factor` the earlier price factor by the later one, `ts` the day after the
+    `split` is the later split factor by the earlier one, `dividend_factor` the earlier price factor by the later, `ts` the day after the
     earlier row's. Raises `DataError` where the file is not such a one.
     """
     rows = _rows(path, FACTORS, mapping)
@@ -62,7 +62,7 @@ def tickers(path: Path) -> pa.Table:
 
 def _rows(path: Path, names: tuple[str, ...], mapping: ColumnMapping) -> pa.Table:
     """The columns of a file of either kind."""
-    if path.suffix.lower() == ".csv" and path.is_file() and path.open("rb").read(1).isdigit():
+    if path.suffix.lower() == ".csv" and path.is_file() and path.read_text(encoding="utf-8", errors="replace")[:1].isdigit():
         return _headless(path, names)
     reader = Reader(pa.concat_tables([raw.table for raw in read_file(path)]), mapping)
     columns = {}
