@@ -36,11 +36,11 @@ NOTICE = "<!-- Written by scripts/generate_reference.py from the source: change 
 INTRO = {
     "operators": (
         "All there is to build expressions from; anything else is a composition of these. The shape says what missing values and errors "
-        "do, see [the law](../law.md#operator-shapes). *Earlier bars* is what the operator adds to the lookback of its input. *Of adjusted "
-        "values* is what [splits and dividends](../adjusted.md) make of the result: it scales with its inputs, stays as it is, or can be in "
-        "no window. *Version* counts changes of meaning and is part of every fingerprint. [What is meant exactly](../semantics.md), and where others differ, "
-        "has a page of its own. `x.diff(n)`, `x.between(low, high)`, `x.crossed_above(y)`, `x.crossed_below(y)` and `x.ewm(span=)` are "
-        "short for expressions of these."
+        "do, see [the law](../law.md#operator-shapes). *Earlier bars* is what the operator adds to the lookback of its input. *Of "
+        "adjusted values* is what [splits and dividends](../adjusted.md) make of the result: it scales with its inputs, stays as it is, "
+        "or can be in no window. *Version* counts changes of meaning and is part of every fingerprint. [What is meant "
+        "exactly](../semantics.md), and where others differ, has a page of its own. `x.diff(n)`, `x.between(low, high)`, "
+        "`x.crossed_above(y)`, `x.crossed_below(y)` and `x.ewm(span=)` are short for expressions of these."
     ),
     "indicators": (
         "Functions in `asof.features.library.technical` that make expressions: `from asof.features.library import technical as ta`, then "
