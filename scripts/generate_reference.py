@@ -26,7 +26,7 @@ from asof.cli.app import app
 from asof.config import Settings
 from asof.features.expression import Expr, bars
 from asof.features.library import SHIPPED, technical
-from asof.operators import BAR_SHAPES, FAMILIES, Operator, Param, Shape
+from asof.operators import BAR_SHAPES, EVENT_SHAPES, FAMILIES, Operator, Param, Scaling, Shape
 from asof.telemetry.metrics import SECONDS, Metrics
 from asof.timeframes import duration_text
 
@@ -36,10 +36,11 @@ NOTICE = "<!-- Written by scripts/generate_reference.py from the source: change 
 INTRO = {
     "operators": (
         "All there is to build expressions from; anything else is a composition of these. The shape says what missing values and errors "
-        "do, see [the law](../law.md#operator-shapes). *Earlier bars* is what the operator adds to the lookback of its input. *Version* "
-        "counts changes of meaning and is part of every fingerprint. [What is meant exactly](../semantics.md), and where others differ, "
-        "has a page of its own. `x.diff(n)`, `x.between(low, high)`, `x.crossed_above(y)`, `x.crossed_below(y)` and `x.ewm(span=)` are "
-        "short for expressions of these."
+        "do, see [the law](../law.md#operator-shapes). *Earlier bars* is what the operator adds to the lookback of its input. *Of "
+        "adjusted values* is what [splits and dividends](../adjusted.md) make of the result: it scales with its inputs, stays as it is, "
+        "or can be in no window. *Version* counts changes of meaning and is part of every fingerprint. [What is meant "
+        "exactly](../semantics.md), and where others differ, has a page of its own. `x.diff(n)`, `x.between(low, high)`, "
+        "`x.crossed_above(y)`, `x.crossed_below(y)` and `x.ewm(span=)` are short for expressions of these."
     ),
     "indicators": (
         "Functions in `asof.features.library.technical` that make expressions: `from asof.features.library import technical as ta`, then "
@@ -138,7 +139,7 @@ def operators() -> str:
     for family, module in FAMILIES.items():
         parts.append(f"## {family.capitalize()}\n\n{ABOUT[family]}")
         rows = [operator_row(operator) for operator in module.OPERATORS]
-        parts.append(table(("call", "computes", "missing when", "earlier bars", "shape", "version"), rows))
+        parts.append(table(("call", "computes", "missing when", "earlier bars", "of adjusted values", "shape", "version"), rows))
         parts.append(parameters(module))
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -150,9 +151,26 @@ def operator_row(operator: Operator) -> tuple[str, ...]:
         prose(says),
         missing_when(operator),
         earlier_bars(operator),
+        "" if operator.shape in EVENT_SHAPES else SCALINGS[operator.scaling],
         operator.shape.value,
         str(operator.version),
     )
+
+
+SCALINGS = {
+    Scaling.UNKNOWN: "no window",
+    Scaling.SAME: "scales alike",
+    Scaling.COMPARISON: "stays",
+    Scaling.SIGN: "stays",
+    Scaling.PRESENCE: "stays",
+    Scaling.PRODUCT: "scales by both",
+    Scaling.QUOTIENT: "scales by both",
+    Scaling.SQUARE: "scales twice",
+    Scaling.ROOT: "scales by half",
+    Scaling.CHOICE: "scales as `a` and `b`",
+    Scaling.WEIGHTED: "scales as x",
+}
+"""What splits and dividends do to the result where they rescale the inputs."""
 
 
 def missing_when(operator: Operator) -> str:

@@ -230,6 +230,56 @@ def test_the_availability_of_vectors_is_the_largest_of_their_bars(known: list[in
     assert known_since(np.array(known), offsets, lookback).tolist() == naive
 
 
+ACTED = FeatureSet(
+    "acted",
+    {
+        "lag": bars.adjusted.close.lag(2),
+        "mean": bars.adjusted.close.mean(3),
+        "volume": bars.adjusted.volume.sum(3),
+        "value": (bars.adjusted.close * bars.adjusted.volume).mean(2),
+        "fading": bars.adjusted.close.ewm(alpha=0.5, reach=3),
+    },
+)
+
+
+def acted(**actions: list[object]) -> list[dict[str, object]]:
+    days = [f"2024-01-0{day}T14:30:00Z" for day in (2, 3, 4, 5)]
+    table = pa.table({"instrument_id": ["X"] * 4, "ts": days, "close": [10.0, 12.0, 6.5, 7.0], "volume": [100.0, 110.0, 200.0, 210.0]})
+    return asof.compute(ACTED, table, actions=pa.table({"instrument_id": ["X"] * len(actions["ts"])} | actions), timeframe="1d").to_pylist()
+
+
+def test_windows_are_worth_what_they_are_worth_from_their_row():
+    """A 2:1 split on the fourth of January, a dividend on the fifth."""
+    rows = acted(ts=["2024-01-05T05:00:00Z", "2024-01-04T05:00:00Z"], split=[None, 2.0], dividend_factor=[0.9, None])
+    third, fourth = (row for row in rows[2:])
+    assert (rows[1]["lag"], third["lag"], fourth["lag"]) == (None, 10.0 * 0.5, 12.0 * (0.9 * 0.5))
+    assert third["mean"] == (10.0 * 0.5 + 12.0 * 0.5 + 6.5) / 3
+    assert fourth["mean"] == (12.0 * (0.9 * 0.5) + 6.5 * 0.9 + 7.0) / 3
+    assert (third["volume"], fourth["volume"]) == (100.0 * 2 + 110.0 * 2 + 200.0, 110.0 * 2 + 200.0 + 210.0)
+    assert fourth["value"] == (6.5 * 200.0 * 0.9 + 7.0 * 210.0) / 2
+    assert fourth["fading"] == pytest.approx((12.0 * 0.45 * 0.25 + 6.5 * 0.9 * 0.5 + 7.0) / 1.75)
+
+
+def test_without_an_action_in_between_adjusted_prices_are_the_prices():
+    for ts in ("2024-01-02T14:30:00Z", "2024-01-05T14:30:01Z"):  # of the first bar, and behind the last
+        rows = acted(ts=[ts], split=[3.0])
+        assert [row["lag"] for row in rows] == [None, None, 10.0, 12.0]
+
+
+@pytest.mark.parametrize(
+    ("actions", "message"),
+    [
+        ({"ts": ["2024-01-04T05:00:00Z"], "split": [0.0]}, "actions, row 1: split=0.0 is not above 0"),
+        ({"ts": ["2024-01-04"], "split": [2.0]}, "actions, row 1: ts=2024-01-04 has no zone"),
+        ({"ts": ["2024-01-04T05:00:00Z"] * 2, "split": [2.0, 3.0]}, "two actions of X at 2024-01-04 05:00:00.*disagree: keep one"),
+        ({"ts": ["2024-01-04T05:00:00Z"]}, "there is no column 'split' for split"),
+    ],
+)
+def test_actions_that_cannot_be_used_are_refused(actions: dict[str, list[object]], message: str):
+    with pytest.raises(DataError, match=message):
+        acted(**actions)
+
+
 def test_a_reader_that_is_not_installed_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "polars", None)
     with pytest.raises(MissingExtra, match="pip install polars"):

@@ -24,13 +24,14 @@ from asof.jobs import verify as verifying
 from asof.jobs.dataset import Dataset, Proof
 from asof.jobs.explain import Explained
 from asof.jobs.following import Follower
-from asof.jobs.ingest import Ingestion, IngestReport
+from asof.jobs.ingest import Ingestion, IngestReport, actions_into
 from asof.jobs.parts import computed, memory_bytes, pieces
 from asof.jobs.replay import Replay
 from asof.jobs.verify import Verified
 from asof.jobs.work import Report, Work, joined
 from asof.records import ArrowStream, Frame
 from asof.sources.columns import ColumnMapping
+from asof.sources.symbols import read_symbols
 from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Registered, Selection, Store
 from asof.stores.urls import open_store
 from asof.timeframes import duration
@@ -73,11 +74,27 @@ class FeatureStore:
         timezone: str | None = None,
         unit: str | None = None,
         strict: bool = False,
+        symbols: str | Path | None = None,
+        symbols_format: str = "table",
     ) -> IngestReport:
-        """Bars of Parquet, CSV, JSON lines or Arrow files; see `asof ingest bars`."""
+        """Bars of Parquet, CSV, JSON lines or Arrow files; see `asof ingest bars`, whose `--map` is `symbols`."""
         mapping = ColumnMapping(columns or {}, timezone, unit)
-        run = Ingestion(self.store, "bars", datetime.now(UTC), mapping, timeframe, source, strict)
+        names = None if symbols is None else read_symbols(Path(symbols), timezone, symbols_format)
+        run = Ingestion(self.store, "bars", datetime.now(UTC), mapping, timeframe, source, strict, symbols=names)
         return run.run(map(Path, paths))
+
+    def ingest_actions(
+        self,
+        *paths: str | Path,
+        columns: dict[str, str] | None = None,
+        timezone: str | None = None,
+        unit: str | None = None,
+        strict: bool = False,
+        file_format: str = "table",
+    ) -> IngestReport:
+        """Splits and dividends of Parquet, CSV, JSON lines or Arrow files, or of Lean's factor files; see `asof ingest actions`."""
+        mapping = ColumnMapping(columns or {}, timezone, unit)
+        return actions_into(self.store, datetime.now(UTC), mapping, file_format, strict=strict).run(map(Path, paths))
 
     def ingest_events(
         self,

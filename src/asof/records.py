@@ -1,4 +1,4 @@
-"""Bars, events and vectors as Arrow tables: their schemas, the checks at the border, and the frame that reads come back in."""
+"""Bars, events, actions and vectors as Arrow tables: their schemas, the checks at the border, and the frame that reads come back in."""
 
 from __future__ import annotations
 
@@ -47,6 +47,10 @@ EVENTS = pa.schema(
     ]
 )
 """An event as one instrument sees it. `enriched_at_utc` is its first enrichment, `scored_at_utc` the one that gave the scores."""
+
+ACTIONS = pa.schema([("instrument_id", pa.string()), ("ts", UTC), ("split", pa.float64()), ("dividend_factor", pa.float64())])
+"""A corporate action. `ts` is the first moment of its ex-date, `split` how many new shares there are for an old one, `dividend_factor` what
+is left of the close before it, 1 - dividend / close. Each is 1 where there is no such thing."""
 
 VECTOR_KEYS = pa.schema([("instrument_id", pa.string()), ("timeframe", pa.string()), ("ts", UTC)])
 FLAGS = pa.list_(pa.string())
@@ -295,6 +299,23 @@ def check_events(table: pa.Table) -> Checked:
             continue
         checks.refuse(np.isnan(values), f"missing_{name}", f"{name} is missing")
         checks.refuse(~((values >= low) & (values <= 1.0)), f"{name}_out_of_range", f"{name}={{}} is outside {low:g}..1", table[name])
+    return checks.finish(table)
+
+
+def check_actions(table: pa.Table) -> Checked:
+    """Actions in the canonical schema: which rows can be used. A factor that is missing is 1, but one of the two must be there."""
+    checks = _Checks(len(table))
+    checks.refuse(_empty(table["instrument_id"]), "empty_instrument", "instrument_id is empty")
+    check_times(checks, table, "ts")
+    absent = np.ones(len(table), np.bool_)
+    for name in ("split", "dividend_factor"):
+        values = floats(table[name])
+        checks.refuse(np.isinf(values), "infinite_value", f"{name}={{}} is infinite", table[name])
+        checks.refuse(values <= 0, "factor_not_positive", f"{name}={{}} is not above 0", table[name])
+        absent &= np.isnan(values)
+        filled = np.where(np.isnan(values), 1.0, values)
+        table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), pa.array(filled))
+    checks.refuse(absent, "no_factor", "neither split nor dividend_factor is there")
     return checks.finish(table)
 
 

@@ -85,6 +85,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
             with pytest.raises(SystemExit) as end:
                 run()
             assert end.value.code == 0
+    (folder / "splits.csv").write_text("instrument_id,ts,split\nALFA,2024-06-10T04:00:00Z,2\n")
     return folder
 
 

@@ -31,6 +31,7 @@ LINES = {
     "apply": "apply",
     "ingest bars": "ingest bars data/bars.parquet",
     "ingest events": "ingest events data/events.jsonl",
+    "ingest actions": "ingest actions splits.csv",
     "backfill": "backfill my_v1 --timeframe 1d",
     "get": "get my_v1 --timeframe 1d --latest",
     "join": "join my_v1 --timeframe 1d data/entities.csv --out training.parquet",
@@ -57,12 +58,13 @@ ANSWERS = {
     "apply": {"registered", "unchanged"},
     "ingest bars": {"accepted", "unchanged", "corrected", "refused", "missing_prices", "reasons"},
     "ingest events": {"accepted", "unchanged", "corrected", "refused", "missing_prices", "reasons"},
+    "ingest actions": {"accepted", "unchanged", "corrected", "refused", "missing_prices", "reasons"},
     "backfill": {"computed", "inserted", "corrected", "unchanged", "withdrawn", "without_bars", "failed", "seconds"},
     "get": {"vectors"},
     "join": {"rows", "found", "out"},
     "verify": {"right", "equal", "different", "missing", "extra", "examples"},
     "replay": {"computed", "inserted", "corrected", "withdrawn", "failed", "into", "seconds"},
-    "explain": {"instrument", "ts", "raised", "stored", "features", "flags", "bars", "events"},
+    "explain": {"instrument", "ts", "raised", "stored", "features", "flags", "bars", "events", "actions"},
     "leakcheck": {"clean", "subjects", "compared", "findings", "unseen"},
     "dataset create": {"folder", *MANIFEST},
     "dataset verify": {"right", "files", "equal", "different", "missing", "extra", "examples"},
@@ -672,3 +674,25 @@ def test_what_was_known_at_a_moment_is_read_back(asof: Command, project: Path) -
         (project / "one.csv").write_text("instrument_id,event_timestamp\nALFA,2024-06-12T00:00:00Z\n")
         done = asof("join", "my_v1", "one.csv", "-t", "1d", "-o", "out.csv", "--known-at", known, "--json")
         assert done.json["found"] == found
+
+
+def test_actions_are_ingested_and_explained(asof: Command, project: Path) -> None:
+    sets = project / "features.py"
+    sets.write_text(
+        "from asof import FeatureSet, bars\n\n"
+        'total_v1 = FeatureSet("total_v1", {"ret_1": bars.adjusted.close / bars.adjusted.close.lag(1) - 1})\n'
+    )
+    assert "1 accepted" in asof("ingest", "actions", "splits.csv").text
+    assert asof("backfill", "total_v1", "-t", "1d").code == 0
+    told = asof("explain", "total_v1", "-t", "1d", "-i", "ALFA", "--ts", "2024-06-10T14:30:00Z").text
+    assert "1 splits and dividends" in told
+    wrong = asof("ingest", "actions", "splits.csv", "--format", "lean-factor")
+    assert wrong.code == 4
+    assert "did you mean 'lean-factors'?" in wrong.said
+
+
+def test_bars_are_ingested_by_a_map_of_tickers(asof: Command, project: Path) -> None:
+    (project / "map.csv").write_text("instrument_id,ticker,from,to\nNEW,OLD,,2024-06-10\n")
+    (project / "old.csv").write_text("instrument_id,ts,close\nOLD,2024-06-10T14:30:00Z,1\nOLD,2024-06-11T14:30:00Z,1\n")
+    done = asof("ingest", "bars", "old.csv", "-t", "1d", "--map", "map.csv", "--json").json
+    assert (done["accepted"], done["reasons"]) == (1, {"unmapped_ticker": 1})

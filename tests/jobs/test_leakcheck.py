@@ -21,10 +21,10 @@ from asof.jobs.subjects import FRAMES
 from asof.jobs.variations import CHECKS
 from asof.operators import OPERATORS, Operator
 from asof.sources.sample import make_sample
-from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Store
+from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, Store
 from asof.stores.urls import open_store
 from tests.leaks import HONEST, LEAKS, Planted, endless_average, negative_lag, planted_operator, rolling_mean, total_so_far
-from tests.stores.rows import bar, bars_of, event, events_of, minute
+from tests.stores.rows import action, actions_of, bar, bars_of, event, events_of, minute
 
 SAMPLE = make_sample(days=120)
 BARS = SAMPLE.bars.filter(pa.compute.is_in(SAMPLE.bars["instrument_id"], pa.array(["ALFA", "BRAVO", "CARGO"])))
@@ -211,15 +211,26 @@ def filled() -> Store:
 
 
 def test_a_store_gives_the_last_bars_of_a_few_instruments_with_their_events(filled: Store) -> None:
-    bars, events = stored(filled, "1m", bars=15)
+    bars, events, _ = stored(filled, "1m", bars=15)
     names = set(bars["instrument_id"].to_pylist())
     assert len(names) == 5
     assert set(events["instrument_id"].to_pylist()) == names
     assert set(bars["ts"].to_pylist()) == {minute(n) for n in range(25, 40)}
     assert stored(filled, "1m", bars=15)[0].equals(bars)
-    chosen, _ = stored(filled, "1m", ("C",), 100)
+    chosen, _, _ = stored(filled, "1m", ("C",), 100)
     assert (len(chosen), set(chosen["instrument_id"].to_pylist())) == (40, {"C"})
     assert asof.leakcheck(asof.fs_v1, bars, events, timeframe="1m", cuts=3).clean
+
+
+def test_adjusted_bars_are_clean_with_the_actions_of_a_store(filled: Store) -> None:
+    filled.upsert(ACTIONS_TABLE, actions_of(*(action(n, 2.0, "C", 0.9) for n in (3, 20, 21, 39, 41))), minute(100))
+    adjusted = asof.bars.adjusted.close
+    subject = asof.FeatureSet(
+        "adjusted", {"ret": adjusted / adjusted.lag(1) - 1, "mean": adjusted.mean(5), "fading": adjusted.ewm(alpha=0.5)}
+    )
+    bars, events, actions = stored(filled, "1m", ("C",), 100)
+    assert actions["ts"].to_pylist() == [minute(n) for n in (3, 20, 21, 39)]
+    assert asof.leakcheck(subject, bars, events, actions, timeframe="1m", cuts=6).clean
 
 
 def test_a_store_without_such_bars_says_so(filled: Store) -> None:

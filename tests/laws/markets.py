@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from asof.calendars import Calendars
 from asof.engine.panel import Panel
 from asof.engine.plan import Plan
+from asof.jobs.adjusting import NO_ACTIONS
 from asof.jobs.panels import merge_enrichments, panel_of, sort_bars, sort_events
 from asof.records import BARS, EVENTS, PRICES
 from asof.timeframes import duration
@@ -72,8 +73,8 @@ class Market:
         """The instruments that have bars."""
         return np.unique(self.bars["instrument"]).tolist()
 
-    def panel(self, plan: Plan) -> Panel:
-        """The panel that a job would lay out from these rows."""
+    def panel(self, plan: Plan, actions: pa.Table = NO_ACTIONS) -> Panel:
+        """The panel that a job would lay out from these rows, and these splits and dividends."""
         rows, count = self.bars, len(self.bars["ts"])
         numbers = {name: pa.array(rows[name], from_pandas=True) for name in (*PRICES, "volume")}
         bars = {"instrument_id": _names(rows["instrument"]), "timeframe": pa.repeat(TIMEFRAME, count), "ts": rows["ts"], **numbers}
@@ -90,7 +91,7 @@ class Market:
         }
         table = pa.table([bars[name] for name in BARS.names], schema=BARS)
         scored = merge_enrichments(pa.table([events[name] for name in EVENTS.names], schema=EVENTS))
-        return panel_of(plan, TIMEFRAME, sort_bars(table), sort_events(scored), Calendars({"*": "24/7"}))
+        return panel_of(plan, TIMEFRAME, sort_bars(table), sort_events(scored), Calendars({"*": "24/7"}), actions)
 
 
 def _names(codes: NDArray[np.generic]) -> pa.Array:

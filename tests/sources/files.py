@@ -13,9 +13,9 @@ import pyarrow.csv
 import pyarrow.ipc
 import pyarrow.parquet
 
-from asof.jobs.ingest import Ingestion, IngestReport
+from asof.jobs.ingest import TABLES, Ingestion, IngestReport
 from asof.sources.columns import ColumnMapping
-from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Selection, Store
+from asof.stores.store import Selection, Store
 from asof.stores.urls import open_store
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
@@ -46,8 +46,8 @@ class Outcome:
 
 
 def records_in(store: Store, kind: str) -> list[dict[str, object]]:
-    """All bars, or all events, that a store holds."""
-    table = BARS_TABLE if kind == "bars" else EVENTS_TABLE
+    """All records of a kind that a store holds."""
+    table = TABLES[kind]
     return [row for batch in store.read(table, Selection()) for row in batch.to_pylist()]
 
 

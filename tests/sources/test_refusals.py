@@ -77,6 +77,37 @@ BAD_EVENTS: dict[str, tuple[str, dict[str, object], str]] = {
 }
 
 
+BAD_ACTIONS: dict[str, tuple[str, dict[str, object], str]] = {
+    "a split into nothing": ("factor_not_positive", {"split": 0.0}, "split=0.0 is not above 0"),
+    "a dividend of all that there was": ("factor_not_positive", {"dividend_factor": -0.5}, "dividend_factor=-0.5 is not above 0"),
+    "an infinite split": ("infinite_value", {"split": math.inf}, "split=inf is infinite"),
+    "no factor": ("no_factor", {"split": None, "dividend_factor": math.nan}, "neither split nor dividend_factor is there"),
+    "text for a factor": ("not_a_number", {"split": "2:1"}, "split='2:1' is not a number"),
+    "a naive ex-date": ("naive_time", {"ts": "2024-03-01"}, "has no zone"),
+    "no ex-date": ("missing_time", {"ts": None}, "ts is missing"),
+    "no instrument": ("empty_instrument", {"instrument_id": ""}, "instrument_id is empty"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ACTIONS)
+def test_an_action_that_cannot_be_used_is_refused_with_its_reason_and_the_rest_goes_in(tmp_path: Path, name: str) -> None:
+    reason, wrong, detail = BAD_ACTIONS[name]
+    good: dict[str, object] = {"instrument_id": "GOOD", "ts": "2024-03-01T05:00:00Z", "split": 2.0, "dividend_factor": None}
+    done = ingest(write_lines(tmp_path / "actions.jsonl", [good, good | {"instrument_id": "BAD"} | wrong]), kind="actions")
+    assert done.refused == [(reason, 2)]
+    assert detail in str(done.quarantine[0]["detail"])
+    assert done.quarantine[0]["kind"] == "actions"
+    assert [(row["instrument_id"], row["split"], row["dividend_factor"]) for row in done.records] == [("GOOD", 2.0, 1.0)]
+
+
+def test_actions_that_disagree_about_one_ex_date_are_all_refused(tmp_path: Path) -> None:
+    row: dict[str, object] = {"instrument_id": "X", "ts": "2024-03-01T05:00:00Z", "split": 2.0}
+    done = ingest(write_csv(tmp_path / "actions.csv", [row, row | {"split": 3.0}, row | {"instrument_id": "Y"}, row]), kind="actions")
+    assert done.refused == [("duplicate_disagrees", n) for n in (2, 3, 5)]
+    assert "about the action of X at 2024-03-01 05:00" in str(done.quarantine[0]["detail"])
+    assert [record["instrument_id"] for record in done.records] == ["Y"]
+
+
 @pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
 @pytest.mark.parametrize("name", BAD_BARS)
 def test_a_bar_that_cannot_be_used_is_refused_with_its_reason_and_the_rest_goes_in(tmp_path: Path, name: str, ending: str) -> None:

@@ -1,4 +1,4 @@
-"""Bars, events and vectors for the tests of the stores, made from few words."""
+"""Bars, events, actions and vectors for the tests of the stores, made from few words."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 
 from asof import FeatureSet, bars
-from asof.records import BARS, EVENTS, vector_schema
-from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Selection, Store, Table, vectors_table
+from asof.records import ACTIONS, BARS, EVENTS, vector_schema
+from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, Selection, Store, Table, vectors_table
 
 MINI = FeatureSet("mini", {"ret_1": bars.close / bars.close.lag(1) - 1, "high": bars.high + 0})
 VECTORS_TABLE = vectors_table(MINI)
@@ -49,6 +49,16 @@ def events_of(*rows: dict[str, object]) -> pa.Table:
     return pa.Table.from_pylist([dict.fromkeys(EVENTS.names) | row for row in rows], schema=EVENTS)
 
 
+def action(n: float, split: float = 2.0, instrument: str = "A", dividend_factor: float = 1.0) -> dict[str, object]:
+    """An action whose ex-date begins in minute `n`."""
+    return {"instrument_id": instrument, "ts": minute(n), "split": split, "dividend_factor": dividend_factor}
+
+
+def actions_of(*rows: dict[str, object]) -> pa.Table:
+    """Actions as the store takes them."""
+    return pa.Table.from_pylist(list(rows), schema=ACTIONS)
+
+
 def vector(n: int, ret_1: float | None = 0.1, instrument: str = "A", **rest: object) -> dict[str, object]:
     """The vector of the bar that opens in minute `n`, available at its close unless `rest` says otherwise."""
     known = {"instrument_id": instrument, "timeframe": "1m", "ts": minute(n), "available_at": minute(n + 1)}
@@ -82,6 +92,7 @@ def closes(store: Store, known_at: datetime | None = None) -> dict[datetime, flo
 KINDS = {
     "bars": (BARS_TABLE, bars_of, bar, "close"),
     "events": (EVENTS_TABLE, events_of, lambda n, score: event(f"e{n:03d}", n, score), "score"),
+    "actions": (ACTIONS_TABLE, actions_of, action, "split"),
     "vectors": (VECTORS_TABLE, vectors_of, vector, "ret_1"),
 }
 """For each kind of record its table, what makes a table of rows, what makes a row from its number and a value, and that value's column."""

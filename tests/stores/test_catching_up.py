@@ -17,14 +17,19 @@ from asof.errors import NotFound
 from asof.jobs.backfill import backfill
 from asof.jobs.following import Follower
 from asof.jobs.work import Report, Work
-from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Selection, Store
+from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, Selection, Store
 from tests.stores.conftest import Opener
-from tests.stores.rows import NOON, bar, bars_of, event, events_of, later, minute, rows_in
+from tests.stores.rows import NOON, action, actions_of, bar, bars_of, event, events_of, later, minute, rows_in
 
 NEWS = events.window("5m")
 SET = FeatureSet(
     "follow",
-    {"gain": bars.close / bars.close.lag(2) - 1, "mood": NEWS.sentiment.mean(), "many": NEWS.count()},
+    {
+        "gain": bars.close / bars.close.lag(2) - 1,
+        "total": bars.adjusted.close / bars.adjusted.close.lag(2) - 1,
+        "mood": NEWS.sentiment.mean(),
+        "many": NEWS.count(),
+    },
     {"QUIET": NEWS.count() == 0},
 )
 LOOKBACK, WINDOW = 3, 5
@@ -84,6 +89,29 @@ def test_a_corrected_bar_reaches_its_lookback_and_a_late_event_its_window(store:
     store.upsert(EVENTS_TABLE, events_of(event("x", 3, score=0.1)), later(3))  # from minutes 8 to 13, to 3 to 8
     assert caught_up(store).computed == 11
     assert vectors(store) == recomputed(store)
+
+
+def test_an_action_reaches_the_bars_from_its_ex_date_on_whose_windows_hold_one_before_it(store: Store) -> None:
+    following(store)
+    both = [bar(n, float(n + 1), instrument) for n in range(20) for instrument in "AB"]
+    store.upsert(BARS_TABLE, bars_of(*both), NOON)
+    caught_up(store)
+    store.upsert(ACTIONS_TABLE, actions_of(action(7), action(30)), later(1))
+    assert caught_up(store).computed == LOOKBACK - 1
+    store.upsert(ACTIONS_TABLE, actions_of(action(7, 3.0)), later(2))
+    assert caught_up(store).computed == LOOKBACK - 1
+    totals = {row["ts"]: row["total"] for row in vectors(store) if row["instrument_id"] == "A"}
+    assert [totals[minute(n)] for n in (6, 7, 8, 9)] == [7 / 5 - 1, 8 / (6 * (1 / 3)) - 1, 9 / (7 * (1 / 3)) - 1, 10 / 8 - 1]
+    assert vectors(store) == recomputed(store)
+
+
+def test_a_set_that_adjusts_nothing_is_not_reached_by_actions(store: Store) -> None:
+    plain = FeatureSet("plain", {"gain": bars.close / bars.close.lag(2) - 1, "now": bars.adjusted.close * 1})
+    following(store, plain)
+    store.upsert(BARS_TABLE, bars_of(*(bar(n) for n in range(9))), NOON)
+    sum(follower(store, feature_set=plain).catch_up(), Report())
+    store.upsert(ACTIONS_TABLE, actions_of(action(5)), later(1))
+    assert list(follower(store, feature_set=plain).catch_up()) == []
 
 
 def test_a_bar_that_is_gone_takes_its_vector_with_it(store: Store) -> None:
@@ -192,9 +220,9 @@ class Ledger:
         reached = set()
         for kind, instrument, at in self.pending:
             mine = sorted(n for i, n in self.bars if i == instrument)
-            if kind == "bar":
+            if kind in ("bar", "action"):
                 behind = [n for n in mine if n >= at]
-                reached |= {(instrument, n) for n in behind[: LOOKBACK if at in mine else LOOKBACK - 1]}
+                reached |= {(instrument, n) for n in behind[: LOOKBACK if kind == "bar" and at in mine else LOOKBACK - 1]}
             else:
                 reached |= {(instrument, n) for n in mine if at <= n <= at + WINDOW}
         self.pending.clear()
@@ -206,9 +234,23 @@ names = st.sampled_from("AB")
 steps = st.one_of(
     st.tuples(st.just("bar"), names, minutes, st.sampled_from([1.0, 2.0, None])),
     st.tuples(st.just("gone"), names, minutes),
+    st.tuples(st.just("action"), names, minutes, st.sampled_from([2.0, 3.0])),
+    st.tuples(st.just("undone"), names, minutes),
     st.tuples(st.just("event"), names, st.sampled_from("xyz"), minutes, st.sampled_from([0.1, 0.5])),
     st.just(("catch up",)),
 )
+
+
+def act(store: Store, ledger: Ledger, n: int, step: tuple[object, ...]) -> None:
+    """Write an action or withdraw it; its ex-date lies between two bars."""
+    what, name, at, *split = step
+    row, before = action(at - 0.5, *split, instrument=name), rows_in(store, ACTIONS_TABLE)  # type: ignore[operator,arg-type]  # as drawn
+    if what == "action":
+        store.upsert(ACTIONS_TABLE, actions_of(row), later(n))
+    else:
+        store.withdraw(ACTIONS_TABLE, actions_of(row).select(ACTIONS_TABLE.key), later(n))
+    if rows_in(store, ACTIONS_TABLE) != before:
+        ledger.pending.append(("action", name, at - 0.5))  # type: ignore[arg-type,operator]
 
 
 @given(todo=st.lists(steps, min_size=5, max_size=40))
@@ -232,6 +274,8 @@ def test_after_any_changes_the_vectors_are_those_of_a_full_computation_and_no_mo
                         ledger.pending.append(("bar", name, at))
                         ledger.bars.discard((name, at))
                     store.withdraw(BARS_TABLE, bars_of(bar(at, instrument=name)).select(BARS_TABLE.key), later(n))
+                case ("action" | "undone", *_):
+                    act(store, ledger, n, step)
                 case ("event", name, key, at, score):
                     before = {row["event_id"]: row for row in rows_in(store, EVENTS_TABLE) if row["instrument_id"] == name}.get(key)
                     store.upsert(EVENTS_TABLE, events_of(event(key, at, score, name)), later(n))

@@ -7,11 +7,13 @@ from datetime import datetime
 import pytest
 
 from asof.errors import NotFound, Overtaken, StoreError
-from asof.stores.store import BARS_TABLE, EVENTS_TABLE, FOLLOWING, Store
+from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, FOLLOWING, Store
 from tests.stores.rows import (
     MINI,
     NOON,
     VECTORS_TABLE,
+    action,
+    actions_of,
     bar,
     bars_of,
     event,
@@ -50,6 +52,16 @@ def test_a_follower_sees_what_was_written_since_it_began_and_once(store: Store) 
     store.upsert(EVENTS_TABLE, events_of(event("x", 3)), NOON)
     assert changed(store) == [*bars(1, 2), *bars(0, timeframe="5m"), *bars(1, instrument="B"), *events(3)]
     assert changed(store) == []
+
+
+def test_actions_are_noted_by_their_ex_dates(store: Store) -> None:
+    store.follow("me")
+    store.upsert(ACTIONS_TABLE, actions_of(action(1), action(2, instrument="B")), NOON)
+    assert changed(store) == [("actions", "A", None, minute(1)), ("actions", "B", None, minute(2))]
+    store.upsert(ACTIONS_TABLE, actions_of(action(1), action(2, 3.0, "B")), later(1))
+    assert changed(store) == [("actions", "B", None, minute(2))]
+    store.withdraw(ACTIONS_TABLE, actions_of(action(1)).select(ACTIONS_TABLE.key), later(2))
+    assert changed(store) == [("actions", "A", None, minute(1))]
 
 
 def test_what_changes_nothing_is_no_change(store: Store) -> None:

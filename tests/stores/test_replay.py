@@ -18,13 +18,20 @@ from asof.feature_store import FeatureStore
 from asof.jobs.backfill import backfill
 from asof.jobs.replay import Replay, arrivals, chunks
 from asof.jobs.work import Work
-from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Selection, Store
+from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, Selection, Store
 from asof.stores.urls import open_store
 from tests.stores.conftest import Opener
-from tests.stores.rows import NOON, bar, bars_of, event, events_of, later, minute, rows_in
+from tests.stores.rows import NOON, action, actions_of, bar, bars_of, event, events_of, later, minute, rows_in
 
 MAPPED = {"instrument_id": "ticker", "ts": "ts_open_utc"}
-SET = FeatureSet("replayed", {"gain": bars.close / bars.close.lag(2) - 1, "mood": events.window("3m").sentiment.mean()})
+SET = FeatureSet(
+    "replayed",
+    {
+        "gain": bars.close / bars.close.lag(2) - 1,
+        "total": bars.adjusted.close / bars.adjusted.close.lag(2) - 1,
+        "mood": events.window("3m").sentiment.mean(),
+    },
+)
 
 
 def work_of(store: Store) -> Work:
@@ -72,7 +79,11 @@ def test_an_event_arrives_with_its_scores_and_a_bar_at_its_close_or_when_its_sou
 @given(
     data=st.lists(
         st.tuples(
-            st.sampled_from(["bar", "event", "gone"]), st.integers(0, 12), st.sampled_from("AB"), st.integers(1, 9), st.integers(1, 40)
+            st.sampled_from(["bar", "event", "gone", "action", "undone"]),
+            st.integers(0, 12),
+            st.sampled_from("AB"),
+            st.integers(1, 9),
+            st.integers(1, 40),
         ),
         min_size=1,
         max_size=40,
@@ -91,6 +102,10 @@ def test_whatever_was_late_corrected_or_taken_away_a_replay_ends_where_a_backfil
             elif kind == "event":
                 scored = minute(n + value / 3)
                 store.upsert(EVENTS_TABLE, events_of(event(f"e{value}", n, value / 10, name, scored_at_utc=scored)), known)
+            elif kind == "action":
+                store.upsert(ACTIONS_TABLE, actions_of(action(n, float(value), name)), known)
+            elif kind == "undone":
+                store.withdraw(ACTIONS_TABLE, actions_of(action(n, instrument=name)).select(ACTIONS_TABLE.key), known)
             else:
                 store.withdraw(BARS_TABLE, bars_of(bar(n, instrument=name)).select(BARS_TABLE.key), known)
         if not rows_in(store, BARS_TABLE):
@@ -98,6 +113,18 @@ def test_whatever_was_late_corrected_or_taken_away_a_replay_ends_where_a_backfil
         wanted = backfilled(store)
         assert replayed(store, seed=seed) == wanted
         assert replayed(store, seed=seed + 1) == wanted
+
+
+def test_an_action_arrives_with_its_ex_date_and_its_correction_when_the_store_learned_it(store: Store) -> None:
+    store.upsert(BARS_TABLE, bars_of(*(bar(n, 8.0) for n in range(5))), NOON)
+    store.upsert(ACTIONS_TABLE, actions_of(action(2)), NOON)
+    store.upsert(ACTIONS_TABLE, actions_of(action(2, 4.0)), later(1))
+    with closing(open_store("duckdb://")) as scratch:
+        done = Replay(work_of(store), scratch).run()
+        assert (done.changes.inserted, done.changes.corrected) == (5, 2)
+        assert as_stored(scratch) == backfilled(store)
+        revisions = [row for table in scratch.revisions(work_of(store).table, Selection("1m")) for row in table.to_pylist()]
+    assert sorted(row["total"] for row in revisions if row["ts"] == minute(3)) == [1.0, 3.0]
 
 
 def test_what_was_computed_in_between_is_kept_as_revisions(store: Store) -> None:

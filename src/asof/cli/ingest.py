@@ -1,4 +1,4 @@
-"""`asof ingest bars` and `asof ingest events`: files into the store."""
+"""`asof ingest bars`, `asof ingest events` and `asof ingest actions`: files into the store."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from rich.table import Table
 from asof.cli.console import JsonOption, StoreOption, emit, err, out, progress
 from asof.errors import did_you_mean
 from asof.feature_store import connect
-from asof.jobs.ingest import KNOWN_FROM, Ingestion, IngestReport
-from asof.records import BARS
+from asof.jobs.ingest import KNOWN_FROM, Ingestion, IngestReport, actions_into
+from asof.records import ACTIONS, BARS
+from asof.sources import lean
 from asof.sources.columns import ColumnMapping
 from asof.sources.files import rows_of
+from asof.sources.symbols import read_symbols
 
-app = typer.Typer(no_args_is_help=True, help="Read bars or events from Parquet, CSV, JSON lines or Arrow files into the store.")
+app = typer.Typer(
+    no_args_is_help=True, help="Read bars, events or corporate actions from Parquet, CSV, JSON lines or Arrow files into the store."
+)
 
 Files = Annotated[list[Path], typer.Argument(help="The files.")]
 Columns = Annotated[list[str] | None, typer.Option("--column", "-c", help="OURS=THEIRS, such as ts=ts_open_utc; may be given again.")]
@@ -27,6 +31,9 @@ Unit = Annotated[str | None, typer.Option(help="Unit of times that are whole num
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first row that must be refused; its file stays out.")]
 
 EVENT_COLUMNS = ("event_id", "enriched_at_utc", "event_time_utc", "tickers", "instrument_id", "score", "confidence", KNOWN_FROM)
+
+
+ACTION_COLUMNS = (*ACTIONS.names, KNOWN_FROM)
 
 
 @app.command("bars")
@@ -38,13 +45,18 @@ def bars(
     timezone: Timezone = None,
     unit: Unit = None,
     strict: Strict = False,
+    symbols: Annotated[
+        Path | None, typer.Option("--map", help="Map of tickers: instrument_id, ticker, from, to (days, both included).")
+    ] = None,
+    map_format: Annotated[str, typer.Option("--map-format", help="What the map is: table, or lean for a map file of Lean's.")] = "table",
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Ingest bars: instrument_id, ts (the open), close, and open, high, low, volume, available_at, timeframe where there are such."""
     mapping = ColumnMapping(_columns(column, (*BARS.names, KNOWN_FROM)), timezone, unit)
     with connect(store) as opened:
-        _run(Ingestion(opened.store, "bars", datetime.now(UTC), mapping, timeframe, source, strict), files, as_json)
+        names = None if symbols is None else read_symbols(symbols, timezone, map_format)
+        _run(Ingestion(opened.store, "bars", datetime.now(UTC), mapping, timeframe, source, strict, symbols=names), files, as_json)
 
 
 @app.command("events")
@@ -61,6 +73,26 @@ def events(
     mapping = ColumnMapping(_columns(column, EVENT_COLUMNS), timezone, unit)
     with connect(store) as opened:
         _run(Ingestion(opened.store, "events", datetime.now(UTC), mapping, strict=strict), files, as_json)
+
+
+@app.command("actions")
+def actions(
+    files: Files,
+    column: Columns = None,
+    file_format: Annotated[
+        str, typer.Option("--format", help="What the files are: table, or lean-factors for Lean's factor files.")
+    ] = "table",
+    timezone: Timezone = None,
+    unit: Unit = None,
+    strict: Strict = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ingest splits and dividends: instrument_id, ts (the ex-date), split (new shares for one), dividend_factor (1 - dividend / close)."""
+    known = ACTION_COLUMNS if file_format == "table" else lean.FACTORS
+    mapping = ColumnMapping(_columns(column, known), timezone, unit)
+    with connect(store) as opened:
+        _run(actions_into(opened.store, datetime.now(UTC), mapping, file_format, strict=strict), files, as_json)
 
 
 def _columns(given: list[str] | None, known: tuple[str, ...]) -> dict[str, str]:

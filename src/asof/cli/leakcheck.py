@@ -94,7 +94,7 @@ def _checkable(found: object, text: str) -> Checkable:
 def _given(
     timeframe: str | None, instruments: list[str] | None, bars: int, seed: int, store: str | None
 ) -> tuple[tuple[pa.Table, ...], dict[str, str]]:
-    """Bars and events of the store, with this project's calendars; nothing where made-up ones are to be taken."""
+    """Bars, events and actions of the store, with this project's calendars; nothing where made-up ones are to be taken."""
     if timeframe is None:
         return (), {}
     with connect(store, create=False) as opened:

@@ -9,6 +9,7 @@ operator  driver                                                             fra
 ========= ================================================================== ===============================================
 by row    `drive(out, inputs, params)`                                       rows
 by bar    `drive(out, inputs, params, offsets, reach)`                       rows, address and number of the offsets
+rescaled  `drive(out, inputs, factors, params, offsets, reach)`              as by bar
 by window `drive(out, inputs, sums, params, low, high, minimum)`             windows, addresses of their first events and of
                                                                              those behind their last, events
 ========= ================================================================== ===============================================
@@ -22,7 +23,7 @@ import numpy as np
 
 from asof.engine.exact import LONGEST, rounded_difference, running_totals
 from asof.engine.native import compile_step, floats_at, ints_at, named
-from asof.engine.tuples import BUFFERS, CUT, PICK, TAKE, TAME, buffer
+from asof.engine.tuples import ACTS, BUFFERS, CUT, PICK, RESCALE, TAKE, TAME, buffer
 from asof.operators import Operator, Shape
 
 Drive = Callable[..., object]
@@ -142,6 +143,34 @@ def present(kernel, inputs, sums):
     return drive
 
 
+def rescaled(drive, inputs):
+    """A driver by bar whose windows are rescaled, value by value, to the bar that they are seen from.
+
+    Actions are rare, so all rows are driven as they are. Those with an action inside their windows are driven again, the rows from one
+    action to the next at a time: they see the bars before it alike, and what lies between them is not rescaled.
+    """
+    rescale, acts = RESCALE[inputs], ACTS[inputs]
+
+    def drive_rescaled(out, inputs, factors, params, offsets, reach):
+        drive(out, inputs, params, offsets, reach)
+        ends = np.zeros(2, np.int64)
+        for s in range(len(offsets) - 1):
+            i, last = offsets[s] + 1, offsets[s + 1]
+            while i < last:
+                end = i + 1
+                if acts(factors, i):
+                    while end < min(last, i + reach) and not acts(factors, end):
+                        end += 1
+                    start = max(offsets[s], i - reach)
+                    ends[1] = end - start
+                    answers = np.empty(ends[1])
+                    drive(answers, rescale(inputs, factors, start, end), params, ends, reach)
+                    out[i:end] = answers[i - start :]
+                i = end
+
+    return drive_rescaled
+
+
 def worst(arrays):
     """NaN where a value is missing, inf where one is an error, else 0."""
     found = 0.0
@@ -234,6 +263,17 @@ def by_bar(drive, inputs, sums, take):
     return step
 
 
+def by_bar_rescaled(drive, inputs, sums, take):
+    def step(where, at, params, frame):
+        words, frame = ints_at(at, AT), ints_at(frame, 4)
+        rows, offsets = frame[0], ints_at(frame[1], frame[2])
+        given = inputs(where, words[1:], rows)
+        factors = inputs(where, words[1 + len(given) :], rows)
+        drive(buffer(where, words[0], rows), given, factors, take(floats_at(params, PARAMS)), offsets, words[AT - 1])
+
+    return step
+
+
 def by_window(drive, inputs, sums, take):
     def step(where, at, params, frame):
         words, frame = ints_at(at, AT), ints_at(frame, 4)
@@ -266,8 +306,11 @@ def driver(operator: Operator) -> Drive:
 
 
 @cache
-def compiled(operator: Operator) -> int:
-    """The address of the operator's step, compiled."""
+def compiled(operator: Operator, rescales: bool = False) -> int:
+    """The address of the operator's step, compiled; of one that rescales its windows if so said."""
     take = TAKE[tuple(param.kind for param in operator.params)]
-    step = DRIVERS[operator.shape][1](driver(operator), BUFFERS[len(operator.inputs)], BUFFERS[len(operator.sums)], take)
-    return compile_step(named(step, f"step_{operator.key}"))
+    drive, step_of = driver(operator), DRIVERS[operator.shape][1]
+    if rescales:
+        drive, step_of = named(rescaled(drive, len(operator.inputs)), f"rescaled_{operator.key}"), by_bar_rescaled
+    step = step_of(drive, BUFFERS[len(operator.inputs)], BUFFERS[len(operator.sums)], take)
+    return compile_step(named(step, f"step_{'rescaled_' if rescales else ''}{operator.key}"))

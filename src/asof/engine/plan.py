@@ -3,7 +3,9 @@
 1. `_Planner.value` turns expressions into steps; equal nodes are one. The sums that a kernel asks for are nodes like any other.
 2. What is reduced from events has a row for each distinct window of a morsel, and so has what is computed from it alone. Only where it
    meets bars does a SPREAD give each bar the value of its window.
-3. `_Planner.finished` hands out buffers as steps need them and takes them back after the last step that reads them, so that those of
+3. An operator over bars that is given adjusted values gets, for each input, a value that tells what the actions before each bar rescale it
+   with; the step then looks at the windows behind an action again, rescaled (`asof.engine.drivers.rescaled`).
+4. `_Planner.finished` hands out buffers as steps need them and takes them back after the last step that reads them, so that those of
    a morsel stay in the processor's cache.
 """
 
@@ -16,9 +18,10 @@ from enum import IntEnum
 import numpy as np
 
 from asof.engine.drivers import driver
-from asof.features.expression import BARS, Expr, apply, bars, column, events, walk
+from asof.features.adjustment import FREE, PREFIX, PRICE_FACTOR, VOLUME_FACTOR, Scale, rescales
+from asof.features.expression import BARS, Expr, apply, bars, column, constant, events, walk
 from asof.features.feature_set import FeatureSet
-from asof.operators import BAR_SHAPES, EVENT_SHAPES, Operator
+from asof.operators import BAR_SHAPES, EVENT_SHAPES, Operator, Scaling
 from asof.timeframes import duration_text
 
 ANY, ON_BARS, ON_EVENTS, ON_WINDOWS = -1, 0, 1, 2
@@ -53,6 +56,8 @@ class Step:
     place: int = 0
     operator: Operator | None = None
     params: tuple[float, ...] = ()
+    rescaled: bool = False
+    """Whether the operator's inputs are followed by what rescales each of them."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,11 @@ class Plan:
     def lookback(self) -> int:
         """Bars that a vector depends on, its own included."""
         return self.feature_set.lookback
+
+    @property
+    def adjusted(self) -> bool:
+        """Whether splits and dividends matter."""
+        return not self.bar_columns.keys().isdisjoint((PRICE_FACTOR, VOLUME_FACTOR))
 
     @property
     def buffers(self) -> int:
@@ -132,26 +142,44 @@ class _Planner:
         on = self._rows(node, inputs)
         if on == ON_BARS:
             inputs = [self._on_bars(i) for i in inputs]
-        return self._step(Kind.APPLY, on, inputs, on, node.operator, node.params)
+        factors = self._factors(node)
+        return self._step(Kind.APPLY, on, inputs + factors, on, node.operator, node.params, rescaled=bool(factors))
+
+    def _factors(self, node: Expr) -> list[int]:
+        """What rescales the inputs of a window, one for each; none where nothing does."""
+        assert node.operator is not None
+        fixed = node.operator.shape not in BAR_SHAPES or node.operator.scaling is Scaling.PRESENCE
+        if fixed or not any(rescales(i.scale) for i in node.inputs):
+            return []
+        return [self._value(_factor(i.scale)) for i in node.inputs]
 
     def _new(self, on: int) -> int:
         self._on.append(on)
         return len(self._on) - 1
 
     def _step(
-        self, kind: Kind, on: int, inputs: list[int], out_on: int, operator: Operator | None = None, params: tuple[float, ...] = ()
+        self,
+        kind: Kind,
+        on: int,
+        inputs: list[int],
+        out_on: int,
+        operator: Operator | None = None,
+        params: tuple[float, ...] = (),
+        *,
+        rescaled: bool = False,
     ) -> int:
         out = self._new(out_on)
-        self._steps.append(Step(kind, on, tuple(inputs), out, 0, operator, params))
+        self._steps.append(Step(kind, on, tuple(inputs), out, 0, operator, params, rescaled))
         return out
 
     def _leaf(self, node: Expr) -> int:
         if not node.name:  # a number, or the presence of a row
             return self._constant(node.params[0] if node.params else 1.0)
         on = ON_BARS if node.domain == BARS else ON_EVENTS
-        if (on, node.name) not in self._columns:
-            self._columns[on, node.name] = self._new(on)
-        return self._columns[on, node.name]
+        name = node.name.removeprefix(PREFIX)  # seen from its own bar, an adjusted price is the price
+        if (on, name) not in self._columns:
+            self._columns[on, name] = self._new(on)
+        return self._columns[on, name]
 
     def _constant(self, number: float) -> int:
         value = self._new(ANY)
@@ -228,3 +256,14 @@ def _sum(present: Expr, first: Expr, *more: Expr) -> Expr:
     for factor in more:
         product = apply("multiply", product, factor)
     return apply("sum", product)
+
+
+def _factor(scale: Scale) -> Expr:
+    """What the actions before a bar rescale earlier values of this scale with."""
+    powers = scale if isinstance(scale, tuple) else FREE
+    factor: Expr | None = None
+    for name, power in zip((PRICE_FACTOR, VOLUME_FACTOR), powers, strict=True):
+        for _ in range(abs(power)):
+            step = column(name, BARS)
+            factor = apply("multiply" if power > 0 else "divide", constant(1.0) if factor is None else factor, step)
+    return constant(1.0) if factor is None else factor

@@ -129,7 +129,7 @@ class _Task:
             np.array([s.on for s in steps], np.int64),
             np.array([_words(s) for s in steps], np.int64),
             np.array([_numbers(s) for s in steps], np.float64),
-            np.array([compiled(s.operator) if s.operator else 0 for s in steps], np.int64),
+            np.array([compiled(s.operator, s.rescaled) if s.operator else 0 for s in steps], np.int64),
             np.array(plan.windows, np.int64),
             np.array(leaves, np.int64).reshape(-1, 3),
         )

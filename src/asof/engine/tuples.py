@@ -37,6 +37,40 @@ CUT = {1: cut_1, 2: cut_2}
 """Rows `a` to `b` of each array."""
 
 
+def rescale(x, factors, a, b):
+    """Rows `a` to `b` as they are seen from the last of them: each times the factors behind it, the newest first."""
+    out = x[a:b].copy()
+    product = 1.0
+    for i in range(b - 1, a, -1):
+        product = product * factors[i]
+        out[i - 1 - a] = out[i - 1 - a] * product
+    return out
+
+
+def rescale_1(arrays, factors, a, b):
+    return (rescale(arrays[0], factors[0], a, b),)
+
+
+def rescale_2(arrays, factors, a, b):
+    return rescale(arrays[0], factors[0], a, b), rescale(arrays[1], factors[1], a, b)
+
+
+RESCALE = {1: rescale_1, 2: rescale_2}
+"""Rows `a` to `b` of each array, rescaled by its factors."""
+
+
+def acts_1(factors, i):
+    return factors[0][i] != 1.0
+
+
+def acts_2(factors, i):
+    return (factors[0][i] != 1.0) | (factors[1][i] != 1.0)
+
+
+ACTS = {1: acts_1, 2: acts_2}
+"""Whether row `i` of any array of factors rescales what is before it."""
+
+
 def tame(value):
     return value if math.isfinite(value) else 1.0
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 
 from asof.errors import DefinitionError, UnknownName, did_you_mean
 from asof.features import decay
-from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, Operator, Shape
+from asof.features.adjustment import ADJUSTED, ANY, FREE, NONE, PREFIX, Scale, rescales, scale_of
+from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, Operator, Scaling, Shape
 from asof.timeframes import duration, duration_text
 
 BARS = "bars"
@@ -49,7 +50,7 @@ _lock = threading.Lock()
 class Expr:
     """A node: an operator applied to other nodes, a column, or a constant. Made by operators and methods, never directly."""
 
-    __slots__ = ("__weakref__", "domain", "inputs", "lookback", "name", "operator", "params")
+    __slots__ = ("__weakref__", "domain", "inputs", "lookback", "name", "operator", "params", "scale")
 
     operator: Operator | None
     inputs: tuple[Expr, ...]
@@ -57,6 +58,7 @@ class Expr:
     name: str
     domain: Domain
     lookback: int
+    scale: Scale
 
     def __new__(cls, operator: Operator | None, inputs: tuple[Expr, ...], params: tuple[Number, ...], name: str, domain: Domain) -> Expr:
         """The one node of this content; `name` is a column's name, '' for the presence of a row."""
@@ -73,6 +75,7 @@ class Expr:
                     ("name", name),
                     ("domain", domain),
                     ("lookback", max((i.lookback for i in inputs), default=1) + reach),
+                    ("scale", scale_of(operator.scaling, [i.scale for i in inputs]) if operator else _leaf_scale(params, name)),
                 ):
                     object.__setattr__(node, slot, value)
                 _interned[key] = node
@@ -207,6 +210,13 @@ class Expr:
         return [*METHODS, *object.__dir__(self)]
 
 
+def _leaf_scale(params: tuple[Number, ...], name: str) -> Scale:
+    """How a constant or a column is rescaled: 0 as one likes, adjusted columns by their factors, all others not at all."""
+    if params:
+        return ANY if params[0] == 0 else FREE
+    return ADJUSTED[name.removeprefix(PREFIX)] if name.startswith(PREFIX) else FREE
+
+
 METHODS = tuple(dict.fromkeys(o.name for o in OPERATORS if not o.symbol and o.name != "where"))
 """The operators that are written as methods."""
 
@@ -251,7 +261,22 @@ def apply(name: str, /, *args: object, **named: object) -> Expr:
     inputs = tuple(v if isinstance(v, Expr) else constant(v) for v in (bound[i] for i in operator.inputs))  # type: ignore[arg-type]
     params = tuple(p.check(bound[p.name], name) for p in operator.params)
     _check_together(operator, dict(zip((p.name for p in operator.params), params, strict=True)))
+    _check_scales(operator, inputs)
     return Expr(operator, inputs, params, "", _result_domain(operator, inputs))
+
+
+def _check_scales(operator: Operator, inputs: tuple[Expr, ...]) -> None:
+    """Refuse a window over what a split or a dividend does not simply multiply."""
+    scaled = [i for i in inputs if rescales(i.scale)]
+    if operator.shape not in BAR_SHAPES or operator.scaling is Scaling.PRESENCE or not scaled:
+        return
+    for x in inputs:
+        if x.scale == NONE:
+            mend = "make it a ratio of adjusted values first, such as bars.adjusted.close / bars.adjusted.close.lag(1)"
+            raise DefinitionError(f"{operator.name} looks at earlier values of {x!r}, which a split does not simply multiply: {mend}")
+    if operator.scaling is Scaling.UNKNOWN or (operator.scaling is Scaling.WEIGHTED and rescales(inputs[1].scale)):
+        which = scaled[-1]
+        raise DefinitionError(f"{operator.name} does not say what a split makes of {which!r}: give it a ratio of adjusted values")
 
 
 def _check_together(operator: Operator, params: dict[str, Number]) -> None:
@@ -314,8 +339,28 @@ def where(condition: Expr | Number, a: Expr | Number, b: Expr | Number) -> Expr:
     return apply("where", condition, a, b)
 
 
+class AdjustedBars:
+    """The bars as they are seen from the row that looks at them: earlier prices and volumes by the shares of then, dividends taken off.
+
+    What an earlier bar's price is multiplied with is the product of `dividend_factor / split` of the actions whose ex-dates lie behind that
+    bar and not behind the row's own; its volume is multiplied with their `split` alone. What comes after the row changes nothing.
+    """
+
+    def __getattr__(self, name: str) -> Expr:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name not in ADJUSTED:
+            raise UnknownName(f"bars.adjusted has no column {name!r}{did_you_mean(name, list(ADJUSTED))}")
+        return column(PREFIX + name, BARS)
+
+    def __dir__(self) -> list[str]:
+        return list(ADJUSTED)
+
+
 class Bars:
-    """The bars of one instrument and timeframe: `bars.close` and its like, and `bars.count(n)`."""
+    """The bars of one instrument and timeframe: `bars.close` and its like, `bars.adjusted`, and `bars.count(n)`."""
+
+    adjusted = AdjustedBars()
 
     def __getattr__(self, name: str) -> Expr:
         if name.startswith("_"):
@@ -329,7 +374,7 @@ class Bars:
         return apply("count", column("", BARS), n)
 
     def __dir__(self) -> list[str]:
-        return [*BAR_COLUMNS, "count"]
+        return [*BAR_COLUMNS, "adjusted", "count"]
 
 
 class EventWindow:

@@ -19,6 +19,7 @@ RESERVED = frozenset(
     [
         "bars",
         "events",
+        "actions",
         "where",
         "instrument_id",
         "timeframe",

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from asof.errors import DefinitionError
-from asof.features.expression import BARS, Bars, EventWindow, Expr, apply, bars, constant, events, walk, where
+from asof.features.expression import BARS, AdjustedBars, Bars, EventWindow, Expr, apply, bars, constant, events, walk, where
 from asof.operators import EVENT_SHAPES, OPERATORS
 from asof.timeframes import duration_text
 
@@ -140,7 +140,7 @@ def _parse(node: ast.AST, names: Mapping[str, Expr]) -> object:
             return _call(value, method, args, keywords, names)
         case ast.Attribute(value=value, attr=name) if not name.startswith("_"):
             root = _parse(value, names)
-            if isinstance(root, Bars | EventWindow) and name != "count":
+            if isinstance(root, Bars | AdjustedBars | EventWindow) and name != "count":
                 return getattr(root, name)
     raise ValueError(f"{ast.unparse(node)} is not part of the language")
 

@@ -18,9 +18,10 @@ from asof.calendars import Calendars
 from asof.engine.plan import plan
 from asof.errors import DataError
 from asof.features.feature_set import FeatureSet
+from asof.jobs.adjusting import NO_ACTIONS
 from asof.jobs.panels import NO_EVENTS, SortedEvents, merge_enrichments, panel_of, sort_bars, sort_events, vectors_of
 from asof.records import ArrowStream, Frame
-from asof.sources.canonical import Batch, bars_of, events_of
+from asof.sources.canonical import Batch, actions_of, bars_of, events_of
 from asof.sources.columns import ColumnMapping
 
 
@@ -29,6 +30,7 @@ def compute(
     bars: ArrowStream,
     events: ArrowStream | None = None,
     *,
+    actions: ArrowStream | None = None,
     timeframe: str | None = None,
     timezone: str | None = None,
     calendars: Mapping[str, str] | None = None,
@@ -39,9 +41,12 @@ def compute(
     `bars` has `instrument_id, ts, close` and what else the features read; `events` has `event_id, enriched_at_utc, tickers` (or
     `instrument_id`), `score` and `confidence`. Missing features are null. The rows come sorted by instrument and time.
 
+    `actions`, which `bars.adjusted` goes by, has `instrument_id`, `ts` (the ex-date), `split` (new shares for an old one) and
+    `dividend_factor` (1 - dividend / close), or one of the two.
+
     `calendars` says when bars are expected and daily ones close: `{"AAPL": "XNYS", "*": "24/7"}`, with `*` for every other instrument.
 
-    Raises `DataError` for rows that cannot be used (naive times without `timezone`, infinite prices, two rows for one bar, ...).
+    Raises `DataError` for rows that cannot be used (naive times without `timezone`, infinite prices, two rows for one bar or ex-date, ...).
     """
     mapping, known = ColumnMapping(timezone=timezone), Calendars(calendars or {})
     with ThreadPoolExecutor(1) as beside:  # events are read on a second thread: Arrow and NumPy work without the lock
@@ -50,7 +55,8 @@ def compute(
         text = timeframe or one_timeframe(taken)
         sorted_bars = sort_bars(taken)
         the_plan = plan(feature_set)
-        panel = panel_of(the_plan, text, sorted_bars, reading.result(), known)
+        acted = NO_ACTIONS if actions is None else distinct(usable(actions_of(pa.table(actions), mapping), "actions"))
+        panel = panel_of(the_plan, text, sorted_bars, reading.result(), known, acted)
     return Frame(vectors_of(the_plan, panel, text, sorted_bars, datetime.now(UTC), "compute", threads, known))
 
 
@@ -66,8 +72,19 @@ def one_timeframe(bars: pa.Table) -> str:
     return frames[0] if frames else "1d"
 
 
+def distinct(actions: pa.Table) -> pa.Table:
+    """Actions, each once. Raises `DataError` where two of an instrument's ex-date disagree."""
+    once = actions.group_by(actions.column_names).aggregate([])
+    counted = once.group_by(["instrument_id", "ts"]).aggregate([([], "count_all")])
+    twice = counted.filter(pc.greater(counted["count_all"], 1)).sort_by([("instrument_id", "ascending"), ("ts", "ascending")])
+    if len(twice):
+        row = twice.slice(0, 1).to_pylist()[0]
+        raise DataError(f"two actions of {row['instrument_id']} at {row['ts']} disagree: keep one of them")
+    return once
+
+
 def usable(batch: Batch, what: str) -> pa.Table:
-    """The rows of a batch, of bars or events. Raises `DataError` where one of them cannot be used."""
+    """The rows of a batch, of bars, events or actions. Raises `DataError` where one of them cannot be used."""
     if batch.refusals.rows:
         more = f" ({len(batch.refusals.rows)} rows are refused in all)" if len(batch.refusals.rows) > 1 else ""
         raise DataError(f"{what}, row {batch.refusals.rows[0] + 1}: {batch.refusals.details[0]}{more}")

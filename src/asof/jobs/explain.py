@@ -1,4 +1,4 @@
-"""Explain: one vector with the values of every expression in it, the bars and events that went in, and why its flags are raised."""
+"""Explain: one vector with the value of every expression, the bars, events and actions that went in, and why its flags are raised."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from asof.features.feature_set import FeatureSet
 from asof.features.text import expression_text
 from asof.jobs.panels import panel_of, sort_bars, sort_events, vectors_of
 from asof.jobs.work import Work, joined
-from asof.records import BARS, EVENTS, UTC
-from asof.stores.store import BARS_TABLE, EVENTS_TABLE, SPANS, Selection, Table
+from asof.records import ACTIONS, BARS, EVENTS, UTC
+from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, SPANS, Selection, Table
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,10 @@ class Value:
 
 @dataclass(frozen=True)
 class Explained:
-    """A vector, taken apart. `stored` is None where the store has none; `bars` and `events` are those in its windows, with revisions."""
+    """A vector, taken apart. `stored` is None where the store has none; `bars`, `events` and `actions` are those in its windows.
+
+    Each has the time from which it is held to be true. Actions are those between the first bar and the last, where the set looks at any.
+    """
 
     instrument: str
     ts: datetime
@@ -41,6 +44,7 @@ class Explained:
     stored: dict[str, object] | None
     bars: pa.Table
     events: pa.Table
+    actions: pa.Table
 
 
 def explain(work: Work, instrument: str, ts: datetime) -> Explained:
@@ -54,7 +58,9 @@ def explain(work: Work, instrument: str, ts: datetime) -> Explained:
     window = timedelta(microseconds=work.feature_set.event_window)
     seen_bars = _revised(work, BARS_TABLE, Selection(work.timeframe, (instrument,), times[0], ts, work.known_at), BARS)
     seen_events = _revised(work, EVENTS_TABLE, Selection(None, (instrument,), ts - window, ts, work.known_at), EVENTS)
-    values = _values(work, seen_bars, seen_events)
+    between = Selection(None, (instrument,), times[0] + timedelta.resolution, ts, work.known_at)
+    seen_actions = _revised(work, ACTIONS_TABLE, between if work.plan.adjusted else replace(between, instruments=()), ACTIONS)
+    values = _values(work, seen_bars, seen_events, seen_actions.select(ACTIONS.names))
     vector = work.vectors(seen_bars.select(BARS.names), Selection(instruments=(instrument,))).to_pylist()[-1]
     stored = joined(work.store.read(work.table, Selection(work.timeframe, (instrument,), ts, ts, work.known_at)), work.table.schema)
     return Explained(
@@ -66,6 +72,7 @@ def explain(work: Work, instrument: str, ts: datetime) -> Explained:
         next(iter(stored.to_pylist()), None),
         seen_bars,
         seen_events,
+        seen_actions,
     )
 
 
@@ -79,7 +86,7 @@ def _revised(work: Work, table: Table, selection: Selection, schema: pa.Schema) 
     return joined(work.store.read(with_known, selection), with_known.schema)
 
 
-def _values(work: Work, bars: pa.Table, events: pa.Table) -> dict[Expr, tuple[float | None, bool]]:
+def _values(work: Work, bars: pa.Table, events: pa.Table, actions: pa.Table) -> dict[Expr, tuple[float | None, bool]]:
     """The value of every expression over bars at the last bar, and whether it is an error."""
     nodes = [node for node in walk(*work.feature_set.roots) if node.domain == ON_BARS and (node.operator or node.name)]
     found: dict[Expr, tuple[float | None, bool]] = {}
@@ -87,7 +94,7 @@ def _values(work: Work, bars: pa.Table, events: pa.Table) -> dict[Expr, tuple[fl
         alone = FeatureSet("explained", {"value": node})
         the_plan = plan(alone)
         sorted_bars = sort_bars(bars.select(BARS.names))
-        panel = panel_of(the_plan, work.timeframe, sorted_bars, sort_events(events.select(EVENTS.names)), work.calendars)
+        panel = panel_of(the_plan, work.timeframe, sorted_bars, sort_events(events.select(EVENTS.names)), work.calendars, actions)
         last = vectors_of(the_plan, panel, work.timeframe, sorted_bars, work.now, "explain", 1).slice(len(bars) - 1).to_pylist()[0]
         found[node] = last["value"], bool(last["quality_flags"])
     return found

@@ -1,4 +1,4 @@
-"""Following what changes: just the vectors that changed bars and events reach are computed again.
+"""Following what changes: just the vectors that changed bars, events and actions reach are computed again.
 
 1. `Follower.catch_up` asks the store what has changed since it last moved. Bars that have not closed are kept in a list, until they have.
 2. `_spans` joins changed times that are near one another into spans of time, and `_parts` cuts these into pieces of bounded size.
@@ -102,10 +102,8 @@ class Follower:
 def _sorted_out(work: Work, changes: pa.Table, instruments: frozenset[str] | None) -> tuple[pa.Table, pa.Table]:
     """The changes that can reach vectors of this work, and those of bars that have not closed."""
     bars = pc.fill_null(pc.equal(changes["timeframe"], work.timeframe), False)
-    if not work.feature_set.event_window:
-        changes = changes.filter(bars)
-    else:
-        changes = changes.filter(pc.or_(bars, pc.equal(changes["kind"], "events")))
+    others = [kind for kind, matters in (("events", work.feature_set.event_window > 0), ("actions", work.plan.adjusted)) if matters]
+    changes = changes.filter(pc.or_(bars, pc.is_in(changes["kind"], pa.array(others, pa.string()))))
     if instruments is not None:
         changes = changes.filter(pc.is_in(changes["instrument_id"], pa.array(sorted(instruments), pa.string())))
     is_open = np.asarray(pc.equal(changes["kind"], "bars")) & ~work.closed(changes["instrument_id"], changes["time"])
@@ -146,10 +144,10 @@ def _parts(work: Work, changes: pa.Table) -> Iterator[Part]:
 
 
 def _spans(work: Work, changes: pa.Table) -> pa.Table:
-    """Spans of time that hold all changed bars and all bars that see a changed event."""
+    """Spans of time that hold all changed bars and ex-dates, and all bars that see a changed event."""
     near = (work.feature_set.lookback - 1) * timeframe_micros(work.timeframe)
     found = []
-    for kind, length in (("bars", 0), ("events", work.feature_set.event_window)):
+    for kind, length in (("bars", 0), ("events", work.feature_set.event_window), ("actions", 0)):
         rows = changes.filter(pc.equal(changes["kind"], kind)).sort_by([("instrument_id", "ascending"), ("time", "ascending")])
         if not len(rows):
             continue
@@ -220,13 +218,14 @@ def _keys(work: Work, changes: pa.Table) -> pa.Table:
 def _reached(work: Work, vectors: pa.Table, changes: pa.Table) -> tuple[Bools, Bools]:
     """Which vectors the changes reach, and which changes are of bars that are not there."""
     reached, gone = np.zeros(len(vectors), np.bool_), np.zeros(len(changes), np.bool_)
-    ts, times, of_bars = micros(vectors["ts"]), micros(changes["time"]), np.asarray(pc.equal(changes["kind"], "bars"))
+    ts, times = micros(vectors["ts"]), micros(changes["time"])
+    of = {kind: np.asarray(pc.equal(changes["kind"], kind)) for kind in ("bars", "events", "actions")}
     rows_of = _rows_of(vectors["instrument_id"])
     for name, changed in _rows_of(changes["instrument_id"]).items():
         rows = rows_of.get(name, np.zeros(0, np.int64))
-        bars, events = changed[of_bars[changed]], changed[~of_bars[changed]]
+        bars, events, actions = (changed[mine[changed]] for mine in of.values())
         reach = Reach(ts[rows], work.feature_set.lookback, work.feature_set.event_window)
-        reached[rows], gone[bars] = reach.of(times[bars], times[events])
+        reached[rows], gone[bars] = reach.of(times[bars], times[events], times[actions])
     return reached, gone
 
 
@@ -247,16 +246,19 @@ class Reach:
     lookback: int
     event_window: int
 
-    def of(self, bars: Ints, events: Ints) -> tuple[Bools, Bools]:
-        """For each bar whether a changed bar or event reaches its vector; and for each changed bar whether it is gone.
+    def of(self, bars: Ints, events: Ints, actions: Ints) -> tuple[Bools, Bools]:
+        """For each bar whether a changed bar, event or action reaches its vector; and for each changed bar whether it is gone.
 
         A bar reaches its own vector and those of the `lookback - 1` bars behind it; one that is gone, those that were behind it. An event
-        reaches the vectors of bars that open from its time on, until the event window is over.
+        reaches the vectors of bars that open from its time on, until the event window is over. An action
+        reaches the vectors of the `lookback - 1` bars from its ex-date on, which have a bar before it in their windows.
         """
         first = np.searchsorted(self.ts, bars)
         there = np.append(self.ts, -1)[first] == bars
         spans = [(first, first + self.lookback - ~there)]
         spans.append((np.searchsorted(self.ts, events), np.searchsorted(self.ts, events + self.event_window, side="right")))
+        first = np.searchsorted(self.ts, actions)
+        spans.append((first, first + self.lookback - 1))
         steps = np.zeros(len(self.ts) + 1, np.int64)
         for begins, ends in spans:
             np.add.at(steps, begins, 1)

@@ -1,4 +1,4 @@
-"""Ingest: files of bars or events into a store.
+"""Ingest: files of bars, events or actions into a store.
 
 1. Read a file in batches and turn each into canonical records; rows that cannot be used are set aside with their reason.
 2. Stage the records in the store; one transaction a file compares them with what is there and writes what is new or corrected.
@@ -13,21 +13,29 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from asof.errors import DataError
+from asof.errors import DataError, did_you_mean
 from asof.records import QUARANTINE, Refusals
-from asof.sources.canonical import Batch, bars_of, events_of
+from asof.sources import lean
+from asof.sources.canonical import Batch, actions_of, bars_of, events_of
 from asof.sources.columns import ColumnMapping, Reader
 from asof.sources.files import RawBatch, read_file
-from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Changes, Store, Table
+from asof.sources.symbols import Symbols
+from asof.stores.store import RECORDS, Changes, Store, Table
 
+TABLES: dict[str, Table] = {table.name: table for table in RECORDS}
+"""Where each kind of record goes."""
 KNOWN_FROM = "known_from"
 """The column that, where it is mapped, tells when each row became known: of data that was published again and again."""
+
+ACTION_FORMATS = ("table", "lean-factors")
+"""What files of actions may be: tables with our columns, or Lean's factor files."""
 
 Progress = Callable[[int], None]
 """Told how many more rows are done."""
@@ -61,11 +69,13 @@ class Ingestion:
     timeframe: str | None = None
     source: str | None = None
     strict: bool = False
+    reader: Callable[[Path], Iterator[RawBatch]] = read_file
+    symbols: Symbols | None = None
     report: IngestReport = field(default_factory=IngestReport)
 
     def run(self, paths: Iterable[Path], progress: Progress = lambda rows: None) -> IngestReport:
         """Ingest the files one after the other, each whole or not at all. Raises `DataError` where a file cannot be used."""
-        table = BARS_TABLE if self.kind == "bars" else EVENTS_TABLE
+        table = TABLES[self.kind]
         for path in paths:
             with self.store.transaction():
                 if KNOWN_FROM in self.mapping.columns:
@@ -85,7 +95,7 @@ class Ingestion:
             self._count(self.store.upsert(table, iter([rows.drop_columns([KNOWN_FROM])]), known_at), path)
 
     def _records(self, path: Path, progress: Progress) -> Iterator[pa.Table]:
-        for raw in read_file(path):
+        for raw in self.reader(path):
             try:
                 batch = self._canonical(raw.table)
             except (DataError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -112,11 +122,10 @@ class Ingestion:
 
     def _canonical(self, table: pa.Table) -> Batch:
         if not len(table):
-            empty = (BARS_TABLE if self.kind == "bars" else EVENTS_TABLE).schema.empty_table()
-            return Batch(empty, np.zeros(0, np.int64), Refusals())
+            return Batch(TABLES[self.kind].schema.empty_table(), np.zeros(0, np.int64), Refusals())
         if self.kind == "bars":
-            return bars_of(table, self.mapping, self.timeframe, self.source)
-        return events_of(table, self.mapping)
+            return bars_of(table, self.mapping, self.timeframe, self.source, self.symbols)
+        return (events_of if self.kind == "events" else actions_of)(table, self.mapping)
 
     def _set_aside(self, path: Path, raw: RawBatch, batch: Batch) -> None:
         refusals = batch.refusals
@@ -166,6 +175,19 @@ class Ingestion:
         self.store.append("quarantine", table)
 
 
+def actions_into(
+    store: Store, known_at: datetime, mapping: ColumnMapping, file_format: str = "table", *, strict: bool = False
+) -> Ingestion:
+    """An ingestion of actions. Raises `DataError` for a format that is not one."""
+    if file_format not in ACTION_FORMATS:
+        hint = did_you_mean(file_format, list(ACTION_FORMATS))
+        raise DataError(f"format {file_format!r} is none of {', '.join(ACTION_FORMATS)}{hint}")
+    if file_format == "table":
+        return Ingestion(store, "actions", known_at, mapping, strict=strict)
+    theirs = partial(lean.actions, mapping=mapping)  # what it yields has our names
+    return Ingestion(store, "actions", known_at, ColumnMapping(timezone=mapping.timezone), strict=strict, reader=theirs)
+
+
 def _shown(table: pa.Table) -> list[dict[str, object]]:
     """Rows as dictionaries; times as text, for one that is out of range is no Python time."""
     columns = [c.cast(pa.string()) if pa.types.is_temporal(c.type) else c for c in table.columns]
@@ -173,9 +195,8 @@ def _shown(table: pa.Table) -> list[dict[str, object]]:
 
 
 def _disagreement(record: dict[str, object]) -> str:
-    what = (
-        f"bar of {record['instrument_id']} at {record['ts']}"
-        if "ts" in record
-        else f"event {record['event_id']} for {record['instrument_id']}"
-    )
+    if "event_id" in record:
+        what = f"event {record['event_id']} for {record['instrument_id']}"
+    else:
+        what = f"{'bar' if 'timeframe' in record else 'action'} of {record['instrument_id']} at {record['ts']}"
     return f"another row disagrees with this one about the {what}"

@@ -27,18 +27,19 @@ import pyarrow.compute as pc
 from asof.calendars import Calendars
 from asof.errors import DataError, DefinitionError, NotFound, did_you_mean
 from asof.features.feature_set import FeatureSet
-from asof.jobs.compute import one_timeframe, usable
+from asof.jobs.adjusting import NO_ACTIONS
+from asof.jobs.compute import distinct, one_timeframe, usable
 from asof.jobs.panels import merge_enrichments
 from asof.jobs.subjects import FRAMES, Column, Function, FunctionSubject, Grid, SetSubject, Subject, set_around
 from asof.jobs.variations import CHECKS, STARTS, Inquiry, Pair
 from asof.jobs.work import joined
 from asof.jobs.worlds import World
 from asof.operators import Operator
-from asof.records import BARS, EVENTS, ArrowStream, Bools
-from asof.sources.canonical import bars_of, events_of
+from asof.records import ACTIONS, BARS, EVENTS, ArrowStream, Bools
+from asof.sources.canonical import actions_of, bars_of, events_of
 from asof.sources.columns import ColumnMapping
 from asof.sources.sample import make_sample
-from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Selection, Store
+from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, Selection, Store
 from asof.timeframes import timeframe as timeframe_micros
 
 Checkable = FeatureSet | Operator | Function
@@ -102,6 +103,7 @@ def leakcheck(
     feature_sets: Checkable | Iterable[Checkable],
     bars: ArrowStream | None = None,
     events: ArrowStream | None = None,
+    actions: ArrowStream | None = None,
     *,
     timeframe: str | None = None,
     timezone: str | None = None,
@@ -116,8 +118,8 @@ def leakcheck(
 ) -> Leakcheck:
     """Look for leaks in feature sets, operators, and functions over data frames, for every row and feature.
 
-    `bars` and `events` are as for `asof.compute`; without bars, made-up daily ones with events are taken. Everything is computed some
-    hundred times, so a few instruments and some hundred bars of each are enough. The same `seed` varies the data in the same way.
+    `bars`, `events` and `actions` are as for `asof.compute`; without bars, made-up daily ones with events are taken. Everything is computed
+    some hundred times, so a few instruments and some hundred bars of each are enough. The same `seed` varies the data in the same way.
 
     An operator is checked on prices, returns or events, with small parameters. A function is called with bars as a `frame` ("pandas",
     "polars" or "arrow"), and with events too where it has a parameter `events`; it returns a frame with `instrument_id`, `ts` (the open of
@@ -131,7 +133,7 @@ def leakcheck(
     known = Calendars(calendars or {})
     subjects = [_subject(given, known, frame, lookback, tolerance) for given in chosen]
     checks = _chosen(tuple(skip))
-    world = _world(bars, events, timeframe, timezone, known)
+    world = _world(bars, events, actions, timeframe, timezone, known)
     findings, unseen = list[Finding](), list[str]()
     compared, total = 0, len(subjects) * len(checks) * len(world.bars)
     for subject in subjects:
@@ -152,8 +154,8 @@ def leakcheck(
 
 def stored(
     store: Store, timeframe: str, instruments: tuple[str, ...] | None = None, bars: int = MOST_BARS, seed: int = 0
-) -> tuple[pa.Table, pa.Table]:
-    """The last bars of some instruments of a store, at most five chosen by `seed` if none is named, and their events.
+) -> tuple[pa.Table, pa.Table, pa.Table]:
+    """The last bars of some instruments of a store, at most five chosen by `seed` if none is named, their events and their actions.
 
     Raises `NotFound` where there are no such bars.
     """
@@ -168,7 +170,8 @@ def stored(
     found = pa.concat_tables([_last(store, timeframe, name, bars) for name in names])
     ends = pc.min_max(found["ts"]).as_py()
     around = Selection(None, names, ends["min"] - EVENTS_BEFORE, ends["max"])
-    return found, joined(store.read(EVENTS_TABLE, around), EVENTS)
+    actions = joined(store.read(ACTIONS_TABLE, Selection(None, names, ends["min"], ends["max"])), ACTIONS)
+    return found, joined(store.read(EVENTS_TABLE, around), EVENTS), actions
 
 
 def _last(store: Store, timeframe: str, instrument: str, bars: int) -> pa.Table:
@@ -179,7 +182,12 @@ def _last(store: Store, timeframe: str, instrument: str, bars: int) -> pa.Table:
 
 
 def _world(
-    bars: ArrowStream | None, events: ArrowStream | None, timeframe: str | None, timezone: str | None, calendars: Calendars
+    bars: ArrowStream | None,
+    events: ArrowStream | None,
+    actions: ArrowStream | None,
+    timeframe: str | None,
+    timezone: str | None,
+    calendars: Calendars,
 ) -> World:
     mapping = ColumnMapping(timezone=timezone)
     if bars is None:
@@ -189,9 +197,9 @@ def _world(
     seen = EVENTS.empty_table() if events is None else merge_enrichments(usable(events_of(pa.table(events), mapping), "events"))
     if (times := len(pc.unique(taken["ts"]))) < FEWEST_TIMES:
         raise DataError(f"the bars open at {times} different times: a check for leaks needs {FEWEST_TIMES} at least, better some hundred")
-    return World.of(
-        taken, seen.filter(pc.is_in(seen["instrument_id"], pc.unique(taken["instrument_id"]))), timeframe or one_timeframe(taken), calendars
-    )
+    acted = NO_ACTIONS if actions is None else distinct(usable(actions_of(pa.table(actions), mapping), "actions"))
+    named = seen.filter(pc.is_in(seen["instrument_id"], pc.unique(taken["instrument_id"])))
+    return World.of(taken, named, timeframe or one_timeframe(taken), calendars, acted)
 
 
 def _subject(given: Checkable, calendars: Calendars, frame: str, lookback: int | None, tolerance: float) -> Subject:

@@ -16,6 +16,7 @@ from asof.engine.panel import Floats, Ints, Panel
 from asof.engine.plan import Plan
 from asof.engine.run import Block, block_rows, run_each
 from asof.errors import DataError
+from asof.jobs.adjusting import NO_ACTIONS, factors
 from asof.records import BARS, EVENTS, UTC, floats, micros, one_chunk, vector_schema
 from asof.timeframes import grid, timeframe
 
@@ -147,8 +148,15 @@ NO_EVENTS = sort_events(EVENTS.empty_table())
 """What a feature set without events sees."""
 
 
-def panel_of(plan: Plan, timeframe_text: str, bars: SortedBars, events: SortedEvents, calendars: Calendars = NO_CALENDARS) -> Panel:
-    """The panel of bars and events; events of instruments without bars are left out."""
+def panel_of(
+    plan: Plan,
+    timeframe_text: str,
+    bars: SortedBars,
+    events: SortedEvents,
+    calendars: Calendars = NO_CALENDARS,
+    actions: pa.Table = NO_ACTIONS,
+) -> Panel:
+    """The panel of bars, events and actions; events and actions of instruments without bars are left out."""
     ts, step = micros(bars.table["ts"]), grid(timeframe_text)
     columns: dict[str, Floats] = {name: floats(bars.table[name]) for name in plan.bar_columns if name in BARS.names}
     if "unbroken" in plan.bar_columns:
@@ -157,6 +165,8 @@ def panel_of(plan: Plan, timeframe_text: str, bars: SortedBars, events: SortedEv
             columns["unbroken"][mine] = calendars.unbroken(name, ts[mine], timeframe_text)
     if "grid_offset" in plan.bar_columns:
         columns["grid_offset"] = off_grid(ts, step) if step else np.zeros(len(ts))
+    if plan.adjusted:
+        columns |= factors(bars.instruments, bars.offsets, ts, actions)
     return Panel(bars.offsets, ts, columns, _event_spans(bars.instruments, events), events.time, events.columns, step)
 
 

@@ -1,8 +1,8 @@
 """Replay: stored history goes through the code of the live service, in the order in which it became known, on a clock of its own.
 
-1. `arrivals` reads every revision of the bars and events, each with the moment it became known: a bar with its close (or when its source
-   says), an event with its scores, a correction or a withdrawal when the store learned it. What came at one moment is put in an order by
-   chance, always the same for one seed.
+1. `arrivals` reads every revision of the bars, events and actions, each with the moment it became known: a bar with its close (or when its
+   source says), an event with its scores, an action with its ex-date, a correction or a withdrawal when the store learned it. What came
+   at one moment is put in an order by chance, always the same for one seed.
 2. `chunks` cuts them where one would change what is computed from those before it, so that what the loop sees in between is what it
    would have seen; with a pace, also into ticks of the clock.
 3. Each chunk is written to the scratch store as a source would write it, the clock is set to its end, and the loop runs a cycle.
@@ -26,7 +26,7 @@ from asof.jobs.backfill import Progress
 from asof.jobs.live import Live, Plan
 from asof.jobs.work import Report, Work
 from asof.records import Bools, micros
-from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Selection, Store, Table, revised
+from asof.stores.store import RECORDS, Selection, Store, Table, revised
 from asof.telemetry.health import Health
 from asof.telemetry.metrics import Metrics
 from asof.timeframes import timeframe as timeframe_micros
@@ -42,15 +42,14 @@ FOREVER = np.iinfo(np.int64).max
 class Arrivals:
     """Revisions in the order in which they became known, at `times`.
 
-    Row k is row `row[k]` of the `bars` or of the `events`; `gone` tells which are withdrawals. `instrument` and `key` number instruments
-    and records, `place` is the time from which on a row can reach vectors.
+    Row k is row `row[k]` of the revisions `found[of[k]]`, which are of `RECORDS[of[k]]`; `gone` tells which are withdrawals. `instrument`
+    and `key` number instruments and records, `place` is the time from which on a row can reach vectors.
     """
 
-    bars: pa.Table
-    events: pa.Table
+    found: tuple[pa.Table, ...]
     times: Ints
     row: Ints
-    is_bar: Bools
+    of: Ints
     gone: Bools
     instrument: Ints
     key: Ints
@@ -59,29 +58,36 @@ class Arrivals:
     def __len__(self) -> int:
         return len(self.times)
 
+    @property
+    def is_bar(self) -> Bools:
+        """Which of them are bars."""
+        return np.asarray(self.of == 0)
+
 
 def arrivals(work: Work, instruments: tuple[str, ...] | None, seed: int = 0) -> Arrivals:
     """What became known of some instruments, or of all, and when."""
-    bars = _revisions(work.store, BARS_TABLE, Selection(work.timeframe, instruments))
-    nobody = () if not work.feature_set.event_window else instruments
-    events = _revisions(work.store, EVENTS_TABLE, Selection(None, nobody))
-    names = pc.unique(pa.chunked_array([*bars["instrument_id"].chunks, *events["instrument_id"].chunks], pa.string()))
-    known = [_known_bars(work, bars), np.maximum(micros(events["scored_at_utc"]), micros(events["enriched_at_utc"]))]
-    ids = [_numbers(bars, ("instrument_id", "ts")), _numbers(events, ("instrument_id", "event_id"))]
-    offset = int(ids[0].max(initial=-1)) + 1
-    parts = [_times(bars, known[0], ids[0]), _times(events, known[1], ids[1] + offset)]
-    times, row, gone, key, since = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    is_bar = np.arange(len(times)) < len(parts[0][0])
-    coded = [np.asarray(pc.index_in(t["instrument_id"], names)).astype(np.int64) for t in (bars, events)]
-    places = [micros(bars["ts"]), micros(events["enriched_at_utc"])]
-    instrument, place = (np.where(is_bar, _at(columns[0], row, is_bar), _at(columns[1], row, ~is_bar)) for columns in (coded, places))
-    chance = np.random.default_rng(seed).permutation(int(key.max(initial=-1)) + 1)
+    wanted = (True, work.feature_set.event_window > 0, work.plan.adjusted)
+    found = tuple(_revisions(work, table, instruments if needed else ()) for table, needed in zip(RECORDS, wanted, strict=True))
+    bars, events, actions = found
+    names = pc.unique(pa.chunked_array([chunk for table in found for chunk in table["instrument_id"].chunks], pa.string()))
+    known = (_known_bars(work, bars), np.maximum(micros(events["scored_at_utc"]), micros(events["enriched_at_utc"])), micros(actions["ts"]))
+    places = (micros(bars["ts"]), micros(events["enriched_at_utc"]), micros(actions["ts"]))
+    parts, keys = [], 0
+    for of, (table, revisions) in enumerate(zip(RECORDS, found, strict=True)):
+        ids = _numbers(revisions, table.key) + keys
+        keys = int(ids.max(initial=keys - 1)) + 1
+        times, row, gone, key, since = _times(revisions, known[of], ids)
+        instrument = np.asarray(pc.index_in(revisions["instrument_id"], names)).astype(np.int64)
+        parts.append((times, row, np.full(len(row), of), gone, instrument[row], key, places[of][row], since))
+    times, row, kind, gone, instrument, key, place, since = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    chance = np.random.default_rng(seed).permutation(keys)
     order = np.lexsort((since, chance[key], times))
-    return Arrivals(bars, events, times[order], row[order], is_bar[order], gone[order], instrument[order], key[order], place[order])
+    return Arrivals(found, times[order], row[order], kind[order], gone[order], instrument[order], key[order], place[order])
 
 
-def _revisions(store: Store, table: Table, selection: Selection) -> pa.Table:
-    return pa.concat_tables([revised(table).empty_table(), *store.revisions(table, selection)]).combine_chunks()
+def _revisions(work: Work, table: Table, instruments: tuple[str, ...] | None) -> pa.Table:
+    selection = Selection(work.timeframe, instruments)
+    return pa.concat_tables([revised(table).empty_table(), *work.store.revisions(table, selection)]).combine_chunks()
 
 
 def _known_bars(work: Work, bars: pa.Table) -> Ints:
@@ -95,9 +101,9 @@ def _known_bars(work: Work, bars: pa.Table) -> Ints:
     return np.where(np.asarray(pc.is_valid(said)), micros(pc.fill_null(said, datetime(1970, 1, 1, tzinfo=ZONE))), closes)
 
 
-def _numbers(rows: pa.Table, key: tuple[str, str]) -> Ints:
-    """A number for each record, the same for its revisions."""
-    first, second = (rows[name].combine_chunks().dictionary_encode() for name in key)
+def _numbers(rows: pa.Table, key: tuple[str, ...]) -> Ints:
+    """A number for each record, the same for its revisions; all are of one timeframe."""
+    first, second = (rows[name].combine_chunks().dictionary_encode() for name in key if name != "timeframe")
     return np.asarray(first.indices).astype(np.int64) * len(second.dictionary) + np.asarray(second.indices).astype(np.int64)
 
 
@@ -121,11 +127,6 @@ def _times(rows: pa.Table, known: Ints, keys: Ints) -> tuple[Ints, Ints, Bools, 
     for start, stop in zip(starts[stops > starts + 1].tolist(), stops[stops > starts + 1].tolist(), strict=True):
         times[order[start:stop]] = np.maximum.accumulate(times[order[start:stop]])
     return times, row, np.arange(len(row)) >= len(rows), keys[row], since
-
-
-def _at(column: Ints, row: Ints, mine: Bools) -> Ints:
-    """A column's values at rows, where these are its own."""
-    return column[np.where(mine, row, 0)] if len(column) else np.zeros(len(row), np.int64)
 
 
 def chunks(found: Arrivals, ends: Ints | None = None) -> Iterator[tuple[int, int]]:
@@ -228,8 +229,9 @@ class Replay:
     def _feed(self, loop: Live, found: Arrivals, begin: int, stop: int) -> Report:
         """Write a chunk, and let the loop see it."""
         self._set(int(found.times[stop - 1]))
-        rows, is_bar, gone = found.row[begin:stop], found.is_bar[begin:stop], found.gone[begin:stop]
-        for table, revisions, mine in ((BARS_TABLE, found.bars, is_bar), (EVENTS_TABLE, found.events, ~is_bar)):
+        rows, of, gone = found.row[begin:stop], found.of[begin:stop], found.gone[begin:stop]
+        for kind, (table, revisions) in enumerate(zip(RECORDS, found.found, strict=True)):
+            mine = of == kind
             if (new := rows[mine & ~gone]).size:
                 self.scratch.upsert(table, revisions.select(table.schema.names).take(pa.array(np.sort(new))), self._now)
             if (old := rows[mine & gone]).size:
@@ -239,7 +241,7 @@ class Replay:
 
 def _closed(work: Work, found: Arrivals) -> int:
     """When the last thing had arrived, and the last bar had closed."""
-    return max(int(found.times[-1]), int(_known_bars(work, found.bars).max()))
+    return max(int(found.times[-1]), int(_known_bars(work, found.found[0]).max()))
 
 
 def _microseconds(moment: datetime) -> int:

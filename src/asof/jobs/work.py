@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 
@@ -16,9 +16,10 @@ from asof.calendars import NO_CALENDARS, Calendars
 from asof.engine.panel import Ints
 from asof.engine.plan import Plan, plan
 from asof.features.feature_set import FeatureSet
+from asof.jobs.adjusting import NO_ACTIONS
 from asof.jobs.panels import EVENT_COLUMNS, NO_EVENTS, panel_of, sort_bars, sort_events, vectors_of
-from asof.records import BARS, EVENTS, QUALITY_LOG, Bools, micros
-from asof.stores.store import EVENTS_TABLE, Changes, Selection, Store, Table, vectors_table
+from asof.records import ACTIONS, BARS, EVENTS, QUALITY_LOG, Bools, micros
+from asof.stores.store import ACTIONS_TABLE, EVENTS_TABLE, Changes, Selection, Store, Table, vectors_table
 from asof.timeframes import timeframe as timeframe_micros
 
 
@@ -75,7 +76,7 @@ class Work:
     threads: int | None = None
     calendars: Calendars = NO_CALENDARS
     known_at: datetime | None = None
-    """Bars and events are read as they were held to be true then; as they are now where it is None."""
+    """Bars, events and actions are read as they were held to be true then; as they are now where it is None."""
 
     @cached_property
     def plan(self) -> Plan:
@@ -110,18 +111,20 @@ class Work:
             closes[mine] = self.calendars.closes(name, times[mine], self.timeframe)
         return closes
 
-    def vectors(self, bars: pa.Table, events_of: Selection) -> pa.Table:
-        """The vectors of bars, by instrument and time, with the events of `events_of` that they can see."""
+    def vectors(self, bars: pa.Table, others_of: Selection) -> pa.Table:
+        """The vectors of bars, by instrument and time, with the events and actions of `others_of` that they can see."""
         bars = bars.filter(pa.array(self.closed(bars["instrument_id"], bars["ts"]))) if self.calendars else bars
         if not len(bars):
             return self.table.schema.empty_table()
-        sorted_bars, events = sort_bars(bars), NO_EVENTS
+        sorted_bars, events, actions = sort_bars(bars), NO_EVENTS, NO_ACTIONS
+        ts = pc.min_max(bars["ts"]).as_py()
+        seen = Selection(None, others_of.instruments, ts["min"], ts["max"], self.known_at, others_of.span)
         if self.feature_set.event_window:
-            ts = pc.min_max(bars["ts"]).as_py()
-            window = timedelta(microseconds=self.feature_set.event_window)
-            seen = Selection(None, events_of.instruments, ts["min"] - window, ts["max"], self.known_at, events_of.span)
-            events = sort_events(joined(self.store.read(EVENTS_TABLE, seen, EVENT_COLUMNS, ordered=False), EVENTS))
-        panel = panel_of(self.plan, self.timeframe, sorted_bars, events, self.calendars)
+            before = replace(seen, start=ts["min"] - timedelta(microseconds=self.feature_set.event_window))
+            events = sort_events(joined(self.store.read(EVENTS_TABLE, before, EVENT_COLUMNS, ordered=False), EVENTS))
+        if self.plan.adjusted:
+            actions = joined(self.store.read(ACTIONS_TABLE, seen, ordered=False), ACTIONS)
+        panel = panel_of(self.plan, self.timeframe, sorted_bars, events, self.calendars, actions)
         made = (self.now, self.pipeline_version, self.threads, self.calendars)
         return vectors_of(self.plan, panel, self.timeframe, sorted_bars, *made)
 

@@ -6,7 +6,7 @@ All times are microseconds since 1970. What is known at a moment are the bars av
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from asof.calendars import NO_CALENDARS, Calendars
 from asof.engine.panel import Floats, Ints
+from asof.jobs.adjusting import NO_ACTIONS
 from asof.jobs.panels import sort_bars
 from asof.records import BARS, EVENTS, PRICES, UTC, Bools, floats, micros
 from asof.timeframes import timeframe as timeframe_micros
@@ -25,20 +26,26 @@ ARRIVAL = [(name, "ascending") for name in ("enriched_at_utc", "instrument_id", 
 
 @dataclass(frozen=True)
 class World:
-    """Bars by instrument and time, each with its `available_at`, and events by arrival, one row for each instrument; canonical schemas."""
+    """Bars by instrument and time, each with its `available_at`, events by arrival, one row for each instrument, and actions.
+
+    All in their canonical schemas. An action is known from its ex-date on.
+    """
 
     bars: pa.Table
     events: pa.Table
     timeframe: str
+    actions: pa.Table = field(default_factory=lambda: NO_ACTIONS)
 
     @classmethod
-    def of(cls, bars: pa.Table, events: pa.Table, timeframe: str, calendars: Calendars = NO_CALENDARS) -> World:
+    def of(
+        cls, bars: pa.Table, events: pa.Table, timeframe: str, calendars: Calendars = NO_CALENDARS, actions: pa.Table = NO_ACTIONS
+    ) -> World:
         """The world of usable records: a bar that does not say when it became available did at its close."""
         found = sort_bars(bars)
         closes = pa.chunked_array([pa.array(found.closes(timeframe, calendars)).cast(UTC)])
         told = pc.coalesce(found.table["available_at"], closes)
         place = BARS.get_field_index("available_at")
-        return cls(found.table.set_column(place, BARS.field(place), told), events.sort_by(ARRIVAL), timeframe)
+        return cls(found.table.set_column(place, BARS.field(place), told), events.sort_by(ARRIVAL), timeframe, actions)
 
     @property
     def opens(self) -> Ints:
@@ -74,7 +81,8 @@ class World:
 
     def known(self, at: int) -> World:
         """What was known at a moment: the future is cut off."""
-        return self.kept(self.available <= at, self.enriched <= at)
+        acted = replace(self, actions=self.actions.filter(pa.array(micros(self.actions["ts"]) <= at)))
+        return acted.kept(self.available <= at, self.enriched <= at)
 
     def since(self, start: int) -> World:
         """Without the bars that open before `start`; the events stay."""

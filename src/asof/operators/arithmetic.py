@@ -6,7 +6,7 @@ Each kernel sees finite numbers only and answers with one; the driver passes mis
 
 import math
 
-from asof.operators.operator import Operator, Param, Shape
+from asof.operators.operator import Operator, Param, Scaling, Shape
 
 
 def add(a, b):
@@ -138,23 +138,23 @@ def not_equal(a, b):
 _TWO = ("a", "b")
 
 OPERATORS = (
-    Operator("add", Shape.ROW, add, _TWO, symbol="+"),
-    Operator("subtract", Shape.ROW, subtract, _TWO, symbol="-"),
-    Operator("multiply", Shape.ROW, multiply, _TWO, symbol="*"),
-    Operator("divide", Shape.ROW, divide, _TWO, symbol="/"),
-    Operator("negate", Shape.ROW, negate, symbol="-"),
-    Operator("less", Shape.ROW, less, _TWO, symbol="<"),
-    Operator("less_equal", Shape.ROW, less_equal, _TWO, symbol="<="),
-    Operator("greater", Shape.ROW, greater, _TWO, symbol=">"),
-    Operator("greater_equal", Shape.ROW, greater_equal, _TWO, symbol=">="),
-    Operator("equal", Shape.ROW, equal, _TWO, symbol="=="),
-    Operator("not_equal", Shape.ROW, not_equal, _TWO, symbol="!="),
-    Operator("abs", Shape.ROW, absolute),
-    Operator("sign", Shape.ROW, sign),
-    Operator("sqrt", Shape.ROW, sqrt),
+    Operator("add", Shape.ROW, add, _TWO, symbol="+", scaling=Scaling.SAME),
+    Operator("subtract", Shape.ROW, subtract, _TWO, symbol="-", scaling=Scaling.SAME),
+    Operator("multiply", Shape.ROW, multiply, _TWO, symbol="*", scaling=Scaling.PRODUCT),
+    Operator("divide", Shape.ROW, divide, _TWO, symbol="/", scaling=Scaling.QUOTIENT),
+    Operator("negate", Shape.ROW, negate, symbol="-", scaling=Scaling.SAME),
+    Operator("less", Shape.ROW, less, _TWO, symbol="<", scaling=Scaling.COMPARISON),
+    Operator("less_equal", Shape.ROW, less_equal, _TWO, symbol="<=", scaling=Scaling.COMPARISON),
+    Operator("greater", Shape.ROW, greater, _TWO, symbol=">", scaling=Scaling.COMPARISON),
+    Operator("greater_equal", Shape.ROW, greater_equal, _TWO, symbol=">=", scaling=Scaling.COMPARISON),
+    Operator("equal", Shape.ROW, equal, _TWO, symbol="==", scaling=Scaling.COMPARISON),
+    Operator("not_equal", Shape.ROW, not_equal, _TWO, symbol="!=", scaling=Scaling.COMPARISON),
+    Operator("abs", Shape.ROW, absolute, scaling=Scaling.SAME),
+    Operator("sign", Shape.ROW, sign, scaling=Scaling.SIGN),
+    Operator("sqrt", Shape.ROW, sqrt, scaling=Scaling.ROOT),
     Operator("exp", Shape.ROW, exp),
     Operator("log", Shape.ROW, log),
-    Operator("maximum", Shape.ROW, maximum, _TWO),
-    Operator("minimum", Shape.ROW, minimum, _TWO),
+    Operator("maximum", Shape.ROW, maximum, _TWO, scaling=Scaling.SAME),
+    Operator("minimum", Shape.ROW, minimum, _TWO, scaling=Scaling.SAME),
     Operator("clip", Shape.ROW, clip, params=(Param("low", float), Param("high", float))),
 )

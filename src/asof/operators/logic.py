@@ -2,7 +2,7 @@
 
 import math
 
-from asof.operators.operator import Operator, Shape
+from asof.operators.operator import Operator, Scaling, Shape
 
 
 def both(a, b):
@@ -35,9 +35,9 @@ def is_missing(x):
 
 
 OPERATORS = (
-    Operator("and", Shape.LOGIC, both, ("a", "b"), symbol="&"),
-    Operator("or", Shape.LOGIC, either, ("a", "b"), symbol="|"),
-    Operator("not", Shape.LOGIC, invert, symbol="~"),
-    Operator("where", Shape.LOGIC, where, ("condition", "a", "b")),
-    Operator("is_missing", Shape.LOGIC, is_missing),
+    Operator("and", Shape.LOGIC, both, ("a", "b"), symbol="&", scaling=Scaling.SIGN),
+    Operator("or", Shape.LOGIC, either, ("a", "b"), symbol="|", scaling=Scaling.SIGN),
+    Operator("not", Shape.LOGIC, invert, symbol="~", scaling=Scaling.SIGN),
+    Operator("where", Shape.LOGIC, where, ("condition", "a", "b"), scaling=Scaling.CHOICE),
+    Operator("is_missing", Shape.LOGIC, is_missing, scaling=Scaling.PRESENCE),
 )

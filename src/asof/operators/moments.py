@@ -9,7 +9,7 @@ windows are its own rows of x.
 
 import math
 
-from asof.operators.operator import DDOF, Operator, Shape, window
+from asof.operators.operator import DDOF, Operator, Scaling, Shape, window
 from asof.operators.rolling import BLOCK
 
 
@@ -226,9 +226,9 @@ def within(share):
 
 
 OPERATORS = (
-    Operator("mad", Shape.SERIES, rolling_mad, params=(window(),)),
-    Operator("skew", Shape.SERIES, rolling_skew, params=(window(3),)),
-    Operator("kurt", Shape.SERIES, rolling_kurt, params=(window(4),)),
-    Operator("cov", Shape.SERIES, rolling_cov, ("x", "y"), params=(window(2), DDOF)),
-    Operator("corr", Shape.SERIES, rolling_corr, ("x", "y"), params=(window(2),)),
+    Operator("mad", Shape.SERIES, rolling_mad, params=(window(),), scaling=Scaling.SAME),
+    Operator("skew", Shape.SERIES, rolling_skew, params=(window(3),), scaling=Scaling.SIGN),
+    Operator("kurt", Shape.SERIES, rolling_kurt, params=(window(4),), scaling=Scaling.SIGN),
+    Operator("cov", Shape.SERIES, rolling_cov, ("x", "y"), params=(window(2), DDOF), scaling=Scaling.PRODUCT),
+    Operator("corr", Shape.SERIES, rolling_corr, ("x", "y"), params=(window(2),), scaling=Scaling.SIGN),
 )

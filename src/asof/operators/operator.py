@@ -50,6 +50,29 @@ EVENT_SHAPES = (Shape.COUNT, Shape.SUM, Shape.MOMENT, Shape.WINDOW)
 BAR_SHAPES = (Shape.SERIES, Shape.RAW, Shape.PRESENT)
 
 
+class Scaling(Enum):
+    """What an operator makes of inputs that splits and dividends rescale, such as adjusted prices; see `asof.features.adjustment`."""
+
+    UNKNOWN = "unknown"
+    """Nothing that could be in a window."""
+    SAME = "same"
+    """Inputs that scale alike, and the result as they do: a sum, a mean, a lag."""
+    COMPARISON = "comparison"
+    """Inputs that scale alike, and a result that stays as it is: `<`, a rank."""
+    SIGN = "sign"
+    """Inputs that scale as they like, and a result that stays as it is: truth, a correlation."""
+    PRESENCE = "presence"
+    """Of the inputs only whether they are there."""
+    PRODUCT = "product"
+    QUOTIENT = "quotient"
+    SQUARE = "square"
+    ROOT = "root"
+    CHOICE = "choice"
+    """The first input only decides; the others scale alike, and the result as they do."""
+    WEIGHTED = "weighted"
+    """The first input by the second, which may not scale; the result scales as the first."""
+
+
 @dataclass(frozen=True)
 class Param:
     """A number that an operator takes beside its inputs. One without a default must be given; a `named` one is given by its name."""
@@ -102,7 +125,8 @@ class Operator:
 
     `inputs` names the expressions it takes, the first being the one the method is called on. `sums` are the exact sums over a
     window that a kernel takes, each of the product of the inputs it names. `symbol` is how the text form writes it when
-    it is not a method. `version` counts changes of meaning: it is part of every fingerprint.
+    it is not a method. `version` counts changes of meaning: it is part of every fingerprint. `scaling` says what it
+    makes of adjusted prices.
     """
 
     name: str
@@ -114,6 +138,7 @@ class Operator:
     symbol: str | None = None
     minimum: int = 0
     version: int = 1
+    scaling: Scaling = Scaling.UNKNOWN
 
     @property
     def key(self) -> str:

@@ -6,7 +6,7 @@ kept are the window's own values, so the bits do not depend on where the series 
 
 import math
 
-from asof.operators.operator import Operator, Param, Shape, window
+from asof.operators.operator import Operator, Param, Scaling, Shape, window
 from asof.operators.rolling import BLOCK
 
 
@@ -171,9 +171,9 @@ NEWEST = Param("newest", minimum=0, maximum=1, default=0)
 """Of equal values the oldest (0) or the newest (1)."""
 
 OPERATORS = (
-    Operator("median", Shape.SERIES, rolling_median, params=(window(),)),
-    Operator("quantile", Shape.SERIES, rolling_quantile, params=(window(), SHARE)),
-    Operator("rank", Shape.SERIES, rolling_rank, params=(window(),)),
-    Operator("argmax", Shape.SERIES, rolling_argmax, params=(window(), NEWEST)),
-    Operator("argmin", Shape.SERIES, rolling_argmin, params=(window(), NEWEST)),
+    Operator("median", Shape.SERIES, rolling_median, params=(window(),), scaling=Scaling.SAME),
+    Operator("quantile", Shape.SERIES, rolling_quantile, params=(window(), SHARE), scaling=Scaling.SAME),
+    Operator("rank", Shape.SERIES, rolling_rank, params=(window(),), scaling=Scaling.SIGN),
+    Operator("argmax", Shape.SERIES, rolling_argmax, params=(window(), NEWEST), scaling=Scaling.SIGN),
+    Operator("argmin", Shape.SERIES, rolling_argmin, params=(window(), NEWEST), scaling=Scaling.SIGN),
 )

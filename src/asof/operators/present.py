@@ -5,7 +5,7 @@ Each kernel sees the values that are there, oldest first. Sums run from the olde
 
 import math
 
-from asof.operators.operator import DDOF, Operator, Shape, min_count, window
+from asof.operators.operator import DDOF, Operator, Scaling, Shape, min_count, window
 from asof.operators.ordered import SHARE, between, middle
 from asof.operators.trend import ALPHA, REACH, later_weight
 
@@ -90,13 +90,13 @@ _WINDOW = (window(), min_count())
 _SPREAD = (window(2), DDOF, min_count(2))
 
 OPERATORS = (
-    Operator("sum", Shape.PRESENT, present_sum, params=_WINDOW),
-    Operator("mean", Shape.PRESENT, present_mean, params=_WINDOW),
-    Operator("var", Shape.PRESENT, present_var, params=_SPREAD),
-    Operator("std", Shape.PRESENT, present_std, params=_SPREAD),
-    Operator("min", Shape.PRESENT, present_min, params=_WINDOW),
-    Operator("max", Shape.PRESENT, present_max, params=_WINDOW),
-    Operator("median", Shape.PRESENT, present_median, params=_WINDOW),
-    Operator("quantile", Shape.PRESENT, present_quantile, params=(window(), SHARE, min_count())),
-    Operator("ewm", Shape.PRESENT, present_ewm, params=(REACH, ALPHA, min_count())),
+    Operator("sum", Shape.PRESENT, present_sum, params=_WINDOW, scaling=Scaling.SAME),
+    Operator("mean", Shape.PRESENT, present_mean, params=_WINDOW, scaling=Scaling.SAME),
+    Operator("var", Shape.PRESENT, present_var, params=_SPREAD, scaling=Scaling.SQUARE),
+    Operator("std", Shape.PRESENT, present_std, params=_SPREAD, scaling=Scaling.SAME),
+    Operator("min", Shape.PRESENT, present_min, params=_WINDOW, scaling=Scaling.SAME),
+    Operator("max", Shape.PRESENT, present_max, params=_WINDOW, scaling=Scaling.SAME),
+    Operator("median", Shape.PRESENT, present_median, params=_WINDOW, scaling=Scaling.SAME),
+    Operator("quantile", Shape.PRESENT, present_quantile, params=(window(), SHARE, min_count()), scaling=Scaling.SAME),
+    Operator("ewm", Shape.PRESENT, present_ewm, params=(REACH, ALPHA, min_count()), scaling=Scaling.SAME),
 )

@@ -7,7 +7,7 @@ changing the order within any one of them.
 
 import math
 
-from asof.operators.operator import DDOF, LONGEST, Operator, Param, Shape, window
+from asof.operators.operator import DDOF, LONGEST, Operator, Param, Scaling, Shape, window
 
 BLOCK = 512
 
@@ -167,13 +167,13 @@ def bars_since(out, x, n):
 
 
 OPERATORS = (
-    Operator("lag", Shape.RAW, lag, params=(Param("n", minimum=1, maximum=LONGEST),)),
-    Operator("count", Shape.RAW, count, params=(window(),)),
-    Operator("bars_since", Shape.RAW, bars_since, params=(window(),)),
-    Operator("sum", Shape.SERIES, rolling_sum, params=(window(),)),
-    Operator("mean", Shape.SERIES, rolling_mean, params=(window(),)),
-    Operator("var", Shape.SERIES, rolling_var, params=(window(2), DDOF)),
-    Operator("std", Shape.SERIES, rolling_std, params=(window(2), DDOF)),
-    Operator("min", Shape.SERIES, rolling_min, params=(window(),)),
-    Operator("max", Shape.SERIES, rolling_max, params=(window(),)),
+    Operator("lag", Shape.RAW, lag, params=(Param("n", minimum=1, maximum=LONGEST),), scaling=Scaling.SAME),
+    Operator("count", Shape.RAW, count, params=(window(),), scaling=Scaling.PRESENCE),
+    Operator("bars_since", Shape.RAW, bars_since, params=(window(),), scaling=Scaling.SIGN),
+    Operator("sum", Shape.SERIES, rolling_sum, params=(window(),), scaling=Scaling.SAME),
+    Operator("mean", Shape.SERIES, rolling_mean, params=(window(),), scaling=Scaling.SAME),
+    Operator("var", Shape.SERIES, rolling_var, params=(window(2), DDOF), scaling=Scaling.SQUARE),
+    Operator("std", Shape.SERIES, rolling_std, params=(window(2), DDOF), scaling=Scaling.SAME),
+    Operator("min", Shape.SERIES, rolling_min, params=(window(),), scaling=Scaling.SAME),
+    Operator("max", Shape.SERIES, rolling_max, params=(window(),), scaling=Scaling.SAME),
 )

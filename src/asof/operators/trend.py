@@ -3,7 +3,7 @@
 import math
 
 from asof.operators.moments import centre_block, variation_block
-from asof.operators.operator import LONGEST, Operator, Param, Shape, window
+from asof.operators.operator import LONGEST, Operator, Param, Scaling, Shape, window
 from asof.operators.rolling import BLOCK
 
 
@@ -193,10 +193,10 @@ ALPHA = Param("alpha", float, minimum=1e-9, maximum=1.0, named=True)
 """The share of the newest value in an average with fading weights."""
 
 OPERATORS = (
-    Operator("wma", Shape.SERIES, rolling_wma, params=(window(),)),
-    Operator("ewm", Shape.SERIES, ewm, params=(REACH, ALPHA)),
-    Operator("ewm", Shape.SERIES, ewm_by_gain, ("x", "gain"), params=(REACH,)),
-    Operator("slope", Shape.SERIES, rolling_slope, params=(window(2),)),
-    Operator("resid", Shape.SERIES, rolling_resid, params=(window(2),)),
-    Operator("rsquare", Shape.SERIES, rolling_rsquare, params=(window(2),)),
+    Operator("wma", Shape.SERIES, rolling_wma, params=(window(),), scaling=Scaling.SAME),
+    Operator("ewm", Shape.SERIES, ewm, params=(REACH, ALPHA), scaling=Scaling.SAME),
+    Operator("ewm", Shape.SERIES, ewm_by_gain, ("x", "gain"), params=(REACH,), scaling=Scaling.WEIGHTED),
+    Operator("slope", Shape.SERIES, rolling_slope, params=(window(2),), scaling=Scaling.SAME),
+    Operator("resid", Shape.SERIES, rolling_resid, params=(window(2),), scaling=Scaling.SAME),
+    Operator("rsquare", Shape.SERIES, rolling_rsquare, params=(window(2),), scaling=Scaling.SIGN),
 )

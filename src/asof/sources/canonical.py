@@ -1,18 +1,35 @@
-"""A batch of any columns, turned into bars or events in their canonical schema, with every refused row and its reason."""
+"""A batch of any columns, turned into bars, events or actions in their canonical schema, with every refused row and its reason."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from asof.errors import DataError, DefinitionError
-from asof.records import BARS, EVENTS, PRICES, UTC, Checked, Refusals, Rows, check_bars, check_events, nulls, one_chunk, repeated
+from asof.records import (
+    ACTIONS,
+    BARS,
+    EVENTS,
+    PRICES,
+    UTC,
+    Checked,
+    Refusals,
+    Rows,
+    check_actions,
+    check_bars,
+    check_events,
+    nulls,
+    one_chunk,
+    repeated,
+)
 from asof.sources.columns import ColumnMapping, Reader
+from asof.sources.symbols import Symbols
 from asof.timeframes import timeframe as check_timeframe
 
 
@@ -26,19 +43,24 @@ class Batch:
     missing_prices: int = 0
 
 
-def bars_of(table: pa.Table, mapping: ColumnMapping, timeframe: str | None = None, source: str | None = None) -> Batch:
+def bars_of(
+    table: pa.Table, mapping: ColumnMapping, timeframe: str | None = None, source: str | None = None, symbols: Symbols | None = None
+) -> Batch:
     """Bars from a table with at least `instrument_id`, `ts` and `close`, or the columns mapped to them.
 
-    `timeframe` is for tables without such a column. Raises `DataError` where a column is missing or cannot be read at all.
+    `timeframe` is for tables without such a column. With `symbols`, `instrument_id` holds the tickers of then. Raises `DataError` where a
+    column is missing or cannot be read at all.
     """
     reader = Reader(table, mapping)
     rows = len(table)
-    columns: dict[str, object] = {
+    columns: dict[str, Any] = {
         "instrument_id": reader.text("instrument_id"),
         "ts": reader.times("ts"),
         "available_at": reader.times("available_at") if reader.has("available_at") else nulls(rows, UTC),
         "source": _source(reader, rows, source),
     }
+    if symbols is not None:
+        columns["instrument_id"] = symbols.instruments(reader.text("instrument_id"), columns["ts"], reader.refusals)
     columns["timeframe"] = _timeframes(reader, rows, timeframe)
     reader.column("close")
     absent = nulls(rows, pa.float64())
@@ -99,6 +121,19 @@ def events_of(table: pa.Table, mapping: ColumnMapping) -> Batch:
     exploded["instrument_id"] = symbols
     canonical = pa.table([exploded[name] for name in EVENTS.names], schema=EVENTS)
     return _finish(reader.refusals, check_events, canonical, parents)
+
+
+def actions_of(table: pa.Table, mapping: ColumnMapping) -> Batch:
+    """Corporate actions from a table with `instrument_id`, `ts` (the ex-date), and `split` or `dividend_factor` or both.
+
+    Raises `DataError` where a column is missing or cannot be read at all.
+    """
+    reader = Reader(table, mapping)
+    factors = [name for name in ("split", "dividend_factor") if reader.has(name)] or ["split"]
+    absent = nulls(len(table), pa.float64())
+    columns = {name: reader.numbers(name) if name in factors else absent for name in ("split", "dividend_factor")}
+    columns |= {"instrument_id": reader.text("instrument_id"), "ts": reader.times("ts")}
+    return _finish(reader.refusals, check_actions, pa.table([columns[name] for name in ACTIONS.names], schema=ACTIONS))
 
 
 def _sentiment(reader: Reader, name: str) -> pa.ChunkedArray:

@@ -24,10 +24,11 @@ from asof.stores import duckdb_writing as writing
 from asof.stores.duckdb_writing import rows_of, seen_as, time_of
 from asof.stores.statements import column_types, condition, every_revision, held, known_as, listed, quoted, revisions
 from asof.stores.store import (
+    ACTIONS_TABLE,
     BARS_TABLE,
     CHANGES,
-    EVENTS_TABLE,
     FOLLOWING,
+    RECORDS,
     Changes,
     Registered,
     Selection,
@@ -127,6 +128,9 @@ class DuckDBStore:
             version = rows_of(self._connection, "SELECT max(version) FROM layout")[0][0]
             if not isinstance(version, int) or version > LAYOUT:
                 raise StoreError(f"{self.url} has layout {version}; this asof knows {LAYOUT}: upgrade asof (pip install -U asof)")
+            if ACTIONS_TABLE.name not in tables and not read_only:  # of before there were any
+                with self.transaction():
+                    self._create(ACTIONS_TABLE)
             return
         if tables:
             raise StoreError(f"{self.url} is a DuckDB file of another program (it has {', '.join(sorted(tables)[:3])}); choose another")
@@ -134,7 +138,7 @@ class DuckDBStore:
             raise StoreError(f"{self.url} holds no store yet")
         with self.transaction():
             self._connection.execute(_CREATE)
-            for table in (BARS_TABLE, EVENTS_TABLE):
+            for table in RECORDS:
                 self._create(table)
             for name, schema in _LOGS.items():
                 self._connection.execute(f"CREATE TABLE {quoted(name)} ({column_types(schema)})")
@@ -361,7 +365,7 @@ class DuckDBStore:
     def facts(self) -> Mapping[str, object]:
         """See `Store.facts`."""
         with self._lock, self._errors(_cannot_read):
-            names = [*("bars", "events"), *self.registered(), *_LOGS]
+            names = [*(table.name for table in RECORDS), *self.registered(), *_LOGS]
             counts = {n: rows_of(self._connection, f"SELECT count(*) FROM main.{quoted(n)}")[0][0] for n in names}
             version = rows_of(self._connection, "SELECT version()")[0][0]
             icu = rows_of(self._connection, "SELECT 1 FROM duckdb_extensions() WHERE extension_name = 'icu' AND loaded")

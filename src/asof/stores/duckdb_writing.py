@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asof.stores.statements import clashing, column_types, listed, place_events, quoted, settled
-from asof.stores.store import BARS_TABLE, EVENTS_TABLE, FOLLOWING, Changes, Table
+from asof.stores.store import BARS_TABLE, EVENTS_TABLE, FOLLOWING, RECORDS, Changes, Table
 
 Connection = duckdb.DuckDBPyConnection
 
@@ -102,7 +102,7 @@ def _merge(connection: Connection, table: Table, known_at: datetime, staged: int
     name = quoted(table.name)
     columns = listed(table.schema.names, "s")
     match = " AND ".join(f"s.{quoted(c)} = m.{quoted(c)}" for c in table.key)
-    order = f" ORDER BY {listed(_in_order(table), 's')}" if table in (BARS_TABLE, EVENTS_TABLE) else ""  # vectors come in order
+    order = f" ORDER BY {listed(_in_order(table), 's')}" if table in RECORDS else ""  # vectors come in order
     inside = " AND ".join(f"{quoted(k)} BETWEEN ? AND ?" for k in _extent(table))
     there, bounds = _ends(connection, table, f"main.{name} WHERE {inside}", ends) if staged else (0, ends)
     current = f"(SELECT * FROM main.{name} WHERE {inside})"
@@ -145,8 +145,8 @@ def _correct(connection: Connection, table: Table, found: str, bounds: list[obje
 
 
 def _note(connection: Connection, table: Table, changed: str, parameters: list[object]) -> None:
-    """Note changed bars and events for those who follow."""
-    if table not in (BARS_TABLE, EVENTS_TABLE) or not rows_of(connection, _FOLLOWED, [FOLLOWING]):
+    """Note changed records for those who follow."""
+    if table not in RECORDS or not rows_of(connection, _FOLLOWED, [FOLLOWING]):
         return
     timeframe = "s.timeframe" if table is BARS_TABLE else "NULL::VARCHAR"
     connection.execute(

@@ -23,10 +23,11 @@ from asof.stores import postgres_writing as writing
 from asof.stores.postgres_copy import BATCH_ROWS
 from asof.stores.postgres_migrations import LAYOUT, check, timescale
 from asof.stores.postgres_server import Connection, Server, query
-from asof.stores.postgres_tables import VECTORS, Bars, Events, Layout, Vectors
+from asof.stores.postgres_tables import VECTORS, Actions, Bars, Events, Layout, Vectors
 from asof.stores.postgres_writing import copied_out, copy_into
 from asof.stores.statements import column_types, condition, every_revision, held, known_as, listed, quoted, revisions
 from asof.stores.store import (
+    ACTIONS_TABLE,
     BARS_TABLE,
     CHANGES,
     EVENTS_TABLE,
@@ -43,6 +44,9 @@ from asof.stores.store import (
 LOGS = {"quarantine": QUARANTINE, "feature_quality_log": QUALITY_LOG}
 ENTITIES = pa.schema([("instrument_id", pa.string()), ("event_timestamp", UTC), ("row", pa.int64())])
 COUNTED = pa.schema([("instrument_id", pa.string()), ("timeframe", pa.string()), ("bars", pa.int64()), ("first", UTC), ("last", UTC)])
+
+RECORD_LAYOUTS: dict[str, type[Layout]] = {BARS_TABLE.name: Bars, EVENTS_TABLE.name: Events, ACTIONS_TABLE.name: Actions}
+"""How the tables lie that every store has."""
 
 BYTEWISE = 'instrument_id COLLATE "C"'
 """Instruments in the order that Arrow and Python have; the bars' table of another program may have another."""
@@ -101,25 +105,27 @@ COUNT_SQL = """
 SELECT name, rows FROM (
     SELECT 1 AS place, NULL::timestamptz AS applied_at, 'bars' AS name, count(*) AS rows FROM ohlcv
     UNION ALL SELECT 2, NULL, 'events', count(*) FROM events
+    UNION ALL SELECT 3, NULL, 'actions', count(*) FROM actions
     UNION ALL (
-        SELECT 3, r.applied_at, r.version, count(v.ts) FROM registry r LEFT JOIN feature_vectors v ON v.feature_set_version = r.version
+        SELECT 4, r.applied_at, r.version, count(v.ts) FROM registry r LEFT JOIN feature_vectors v ON v.feature_set_version = r.version
         GROUP BY r.version
     )
-    UNION ALL SELECT 4, NULL, 'quarantine', count(*) FROM quarantine
-    UNION ALL SELECT 5, NULL, 'feature_quality_log', count(*) FROM feature_quality_log
+    UNION ALL SELECT 5, NULL, 'quarantine', count(*) FROM quarantine
+    UNION ALL SELECT 6, NULL, 'feature_quality_log', count(*) FROM feature_quality_log
 ) AS counts ORDER BY place, applied_at, name
 """
 KEPT_SQL = r"""
 SELECT count(*) FROM pg_trigger
-WHERE tgrelid IN ('ohlcv'::regclass, 'events'::regclass, 'feature_vectors'::regclass) AND tgname ~ '^asof_(keep|note)_' AND tgenabled <> 'D'
+WHERE tgrelid IN ('ohlcv'::regclass, 'events'::regclass, 'actions'::regclass, 'feature_vectors'::regclass)
+    AND tgname ~ '^asof_(keep|note)_' AND tgenabled <> 'D'
 """
-"""How many of the triggers are there: two that keep revisions for each table, and one for bars and events that notes what is new."""
+"""How many of the triggers are there: two that keep revisions for each table, and one for each but the vectors' that notes what is new."""
 
 
 FOLLOWED_SQL = "SELECT position FROM positions WHERE name = %s"
 WRITERS_SQL = """
 SELECT virtualtransaction FROM pg_locks
-WHERE relation IN ('ohlcv'::regclass, 'events'::regclass) AND mode = 'RowExclusiveLock' AND pid <> pg_backend_pid()
+WHERE relation IN ('ohlcv'::regclass, 'events'::regclass, 'actions'::regclass) AND mode = 'RowExclusiveLock' AND pid <> pg_backend_pid()
 """
 CHANGES_SQL = """
 SELECT kind, instrument_id, timeframe, unnest(times) AS time FROM changes
@@ -192,8 +198,8 @@ class PostgresStore:
 
     def _layout(self, connection: Connection, table: Table) -> Layout:
         """How a table's records lie in the database. Raises `StoreError` for a feature set that is not registered."""
-        if table.name in (BARS_TABLE.name, EVENTS_TABLE.name):
-            return Bars() if table.name == BARS_TABLE.name else Events()
+        if table.name in RECORD_LAYOUTS:
+            return RECORD_LAYOUTS[table.name]()
         found = connection.execute("SELECT features, event_window FROM registry WHERE version = %s", [table.name]).fetchone()
         if found is None:
             raise StoreError(f"{self.url} has no feature set {table.name}; run asof apply")
@@ -375,7 +381,7 @@ class PostgresStore:
         """See `Store.facts`."""
         with self._server.connection() as connection:
             counts = {str(name): count for name, count in connection.execute(query(COUNT_SQL))}
-            kept = connection.execute(KEPT_SQL.encode()).fetchone() == (8,)
+            kept = connection.execute(KEPT_SQL.encode()).fetchone() == (11,)
             version, extension = connection.info.parameter_status("server_version"), timescale(connection)
         findings = [_about_timescale(*extension)]
         if not kept:

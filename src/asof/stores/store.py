@@ -11,7 +11,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from asof.features.feature_set import FeatureSet
-from asof.records import BARS, EVENTS, UTC, vector_schema
+from asof.records import ACTIONS, BARS, EVENTS, UTC, vector_schema
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,9 @@ BARS_TABLE = Table("bars", BARS, ("instrument_id", "timeframe", "ts"), ("open", 
 EVENTS_TABLE = Table(
     "events", EVENTS, ("instrument_id", "event_id"), ("enriched_at_utc", "event_time_utc", "score", "confidence", "scored_at_utc")
 )
+ACTIONS_TABLE = Table("actions", ACTIONS, ("instrument_id", "ts"), ("split", "dividend_factor"))
+RECORDS = (BARS_TABLE, EVENTS_TABLE, ACTIONS_TABLE)
+"""What comes from sources, is followed, and has a table of its own in every store."""
 
 
 def revised(table: Table) -> pa.Schema:
@@ -74,7 +77,8 @@ SPANS = pa.schema([("instrument_id", pa.string()), ("first", UTC), ("last", UTC)
 """Spans of time, both ends included; an instrument may have several."""
 
 CHANGES = pa.schema([("kind", pa.string()), ("instrument_id", pa.string()), ("timeframe", pa.string()), ("time", UTC)])
-"""A changed record: `bars` of a timeframe by the open of the bar, or `events` (of no timeframe) by the time of their first enrichment."""
+"""A changed record: `bars` of a timeframe by the open of the bar, or, of no timeframe, `events` by the time of their first enrichment and
+`actions` by their ex-date."""
 
 FOLLOWING = "changes/"
 """What the names of followers' positions begin with."""
@@ -91,7 +95,7 @@ class Registered:
 
 
 class Store(Protocol):
-    """A place for bars, events, vectors and the registry. Every write is one transaction; a reader never sees half of one."""
+    """A place for bars, events, actions, vectors and the registry. Every write is one transaction; a reader never sees half of one."""
 
     url: str
     write_rows: int
@@ -170,7 +174,7 @@ class Store(Protocol):
         ...
 
     def changes(self, name: str) -> tuple[pa.Table, str]:
-        """The bars and events that were inserted, corrected or withdrawn since the follower last moved, as `CHANGES`, and where to.
+        """The records that were inserted, corrected or withdrawn since the follower last moved, as `CHANGES`, and where to.
 
         An event that takes another place is there with both. A record that has changed twice may be there twice. Raises `NotFound`
         for a name that does not follow.
