@@ -39,7 +39,7 @@ def run(settings: Settings) -> Result:
         for rate in RATES if settings.scale >= 0.1 else RATES[:1]:
             found = _latencies(kafka, postgres.database(), settings.folder / f"service-{rate}", rate, seconds)
             p50, p99 = np.quantile(found, [0.5, 0.99])
-            best[rate] = p99
+            best[rate] = float(p99)
             figures.append(Figure(f"{rate:,} bars/s", float(p50), value=f"p99 {p99 * 1000:.0f} ms", note=_drawn(found)))
             notes += [] if len(found) == rate * seconds else [f"at {rate} bars/s {len(found)} vectors of {rate * seconds} came"]
     last = max(best)

@@ -125,7 +125,9 @@ class Kafka:
     def write(self, topic: str, *values: bytes | None, key: bytes | None = None, **options: object) -> None:
         """Write messages, and wait until the broker has them."""
         lost: list[object] = []
-        for value in values:
+        for number, value in enumerate(values):
+            if number % 10_000 == 0:
+                self.producer.flush(30)  # its queue has an end
             self.producer.produce(topic, value, key, on_delivery=lambda error, _: lost.append(error) if error else None, **options)
         self.producer.flush(30)
         assert lost == []
