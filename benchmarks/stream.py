@@ -63,7 +63,7 @@ def _latencies(kafka: Kafka, url: str, folder: Path, rate: int, seconds: int) ->
         _warm(kafka, bars, features)
         sent: dict[tuple[str, str], float] = {}
         found: list[float] = []
-        reader = threading.Thread(target=_read, args=(kafka, features, sent, found, rate * seconds))
+        reader = threading.Thread(target=_read, args=(kafka, features, kafka.ends(features), sent, found, rate * seconds))
         reader.start()
         _write(kafka, bars, rate, seconds, sent)
         reader.join()
@@ -104,9 +104,9 @@ def _write(kafka: Kafka, bars: str, rate: int, seconds: int, sent: dict[tuple[st
     producer.flush(30)
 
 
-def _read(kafka: Kafka, features: str, sent: dict[tuple[str, str], float], found: list[float], wanted: int) -> None:
+def _read(kafka: Kafka, features: str, since: dict[int, int], sent: dict[tuple[str, str], float], found: list[float], wanted: int) -> None:
     client = confluent_kafka.Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "bench", "log_level": 0, "fetch.wait.max.ms": 5})
-    client.assign([confluent_kafka.TopicPartition(features, number, end) for number, end in kafka.ends(features).items()])
+    client.assign([confluent_kafka.TopicPartition(features, number, end) for number, end in since.items()])
     seen: set[tuple[str, str]] = set()
     waits = deque([time.monotonic()], 1)
     while len(found) < wanted and time.monotonic() < waits[0] + 30:
