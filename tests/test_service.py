@@ -132,7 +132,7 @@ def test_whatever_is_killed_every_event_is_there_once_and_every_vector_is_right(
         assert running.end() == 0
 
 
-def test_a_failing_instrument_does_not_stop_the_others_and_a_bad_price_is_only_missing(postgres: Postgres, tmp_path: Path) -> None:
+def test_a_price_that_is_no_number_is_missing_and_stops_nothing(postgres: Postgres, tmp_path: Path) -> None:
     url = postgres.database()
     insert_bars(url, 100, 1, 60)
     postgres.run(f"UPDATE ohlcv SET close = 'NaN' WHERE ts = '{NOW - timedelta(minutes=30)}'", url)
