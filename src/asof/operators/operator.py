@@ -19,6 +19,8 @@ MOMENT   `kernel(n, *sums) -> float`          how many events a window has, and 
                                               fewer than `minimum`, or one of them is missing
 WINDOW   `kernel(x, ..., *sums, *params)`     the events of a window themselves; missing as for MOMENT
          `-> float`
+STAGED   `kernel(...)`                        none: `asof.engine.stages` runs it before the plan, over whole panels; what
+                                              it is given, its own docstring says
 ======== ==================================== =========================================================
 
 Booleans are 1.0 and 0.0. NaN is a missing value and inf an error (a division by zero, an overflow): both pass through every
@@ -44,6 +46,7 @@ class Shape(Enum):
     SUM = "sum"
     MOMENT = "moment"
     WINDOW = "window"
+    STAGED = "staged"
 
 
 EVENT_SHAPES = (Shape.COUNT, Shape.SUM, Shape.MOMENT, Shape.WINDOW)
