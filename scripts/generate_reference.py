@@ -105,6 +105,7 @@ MISSING = {
     "is_missing": "never",
     "lag": "there is no bar `n` bars ago, or its value is missing",
     "count": "never",
+    "cumulative": "`within` did not change among the last `n` bars, or a bar since then has no value",
     "latest": "no such bar was known yet, or its value is missing",
     "bars_since": "`x` was not true among the last `n` bars, or has no value since",
 }

@@ -175,6 +175,15 @@ def bars_since(x: Sequence[Answer], n: int) -> Answer:
     return None
 
 
+def cumulative(x: Sequence[Answer], within: Sequence[Answer], n: int) -> Answer:
+    now, run = within[-1], 0
+    while run < len(x) and within[-1 - run] == now:
+        run += 1
+    if now is None or run == len(x) or run > n or None in x[-run:]:
+        return None
+    return ERROR if now == ERROR or ERROR in map(abs, x[-run:]) else left_to_right(x[-run:])  # type: ignore[arg-type]  # none is None
+
+
 RUN = tuple(o for o in OPERATORS if o.shape is not Shape.STAGED)
 """The operators that the machine runs; the staged ones have tests of their own."""
 
@@ -211,6 +220,7 @@ CASES: dict[str, Case] = {
     "std/1": Case(lambda x, n, ddof: _spread_root(x, ddof), scale=biggest),
     "min/1": Case(lambda x, n: min(x), bits=True),
     "max/1": Case(lambda x, n: max(x), bits=True),
+    "cumulative/2": Case(cumulative, bits=True),
     "bars_since/1": Case(bars_since, bits=True),
     "median/1": Case(lambda x, n: statistics.median(x) + 0.0, bits=True),
     "quantile/1": Case(lambda x, n, q: quantile(x, q), scale=biggest),

@@ -158,6 +158,13 @@ def rose_since(t: Table) -> Floats:
     return np.where(since < 30, since, np.nan)
 
 
+def volume_of_the_run(t: Table) -> Floats:
+    """The volume since the close last began to rise, or stopped to."""
+    rises = pd.Series(np.where(np.arange(len(t["close"])) > 0, np.diff(t["close"], prepend=np.nan) > 0, np.nan))
+    runs = (rises != rises.shift()).cumsum()
+    return np.where(rises.isna(), np.nan, pd.Series(t["volume"]).groupby(runs).cumsum())
+
+
 def drift_free(o: Floats, h: Floats, lo: Floats, c: Floats) -> Floats:
     """Rogers and Satchell's variance."""
     return (np.log(h / c) * np.log(h / o) + np.log(lo / c) * np.log(lo / o)).mean(axis=1)
@@ -188,6 +195,7 @@ OPERATORS: dict[str, Oracle] = {
     "maximum": Oracle(X.maximum(bars.open), "NumPy", lambda t: np.maximum(t["close"], t["open"]), EXACT),
     "minimum": Oracle(X.minimum(bars.open), "NumPy", lambda t: np.minimum(t["close"], t["open"]), EXACT),
     "bars_since": Oracle((X.lag(1) < X).bars_since(30), PANDAS, rose_since, EXACT, gaps=True),
+    "cumulative": Oracle(Y.cumulative(X.lag(1) < X, 500), PANDAS, volume_of_the_run),
     "median": Oracle(X.median(20), PANDAS, pandas_of(lambda s: s.rolling(20).median()), EXACT),
     "quantile": Oracle(X.quantile(20, 0.8), LONG, rolled(lambda w: np.quantile(w, 0.8, axis=1), 20, "close")),
     "rank": Oracle(X.rank(20), PANDAS, pandas_of(lambda s: s.rolling(20).rank(pct=True)), EXACT),

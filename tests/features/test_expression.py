@@ -141,7 +141,7 @@ def test_the_event_windows_are_those_used_shortest_first():
 def test_every_method_is_shown_and_answers():
     assert set(METHODS) <= set(dir(bars.close))
     assert set(METHODS) == {o.name for o in OPERATORS if not o.symbol and o.name != "where"}
-    assert dir(bars) == ["adjusted", "close", "count", "every", "grid_offset", "high", "low", "open", "unbroken", "volume"]
+    assert dir(bars) == ["adjusted", "close", "count", "every", "grid_offset", "high", "low", "open", "session", "unbroken", "volume"]
     assert dir(bars.adjusted) == ["close", "high", "low", "open", "volume"]
     assert dir(news) == ["clock_skew", "confidence", "count", "sentiment"]
 

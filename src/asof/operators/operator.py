@@ -166,7 +166,7 @@ class Operator:
         return f"{self.inputs[0]}.{self.name}({', '.join(extra + params)})"
 
     def reach(self, params: tuple[int | float, ...]) -> int:
-        """How many earlier bars a row needs beside its own: `n` for a lag, `n - 1` for a window of `n`."""
+        """How many earlier bars a row needs beside its own: `n` for a lag or a sum since a change, `n - 1` for a window of `n`."""
         if self.shape not in BAR_SHAPES:
             return 0
-        return int(params[0]) if self.name == "lag" else int(params[0]) - 1
+        return int(params[0]) if self.name in ("lag", "cumulative") else int(params[0]) - 1
