@@ -57,7 +57,7 @@ def check(lower: str, higher: str) -> None:
     """Refuse timeframes of which the one cannot be made of the other."""
     small, large = timeframe_micros(lower), timeframe_micros(higher)
     if large <= small or large % small or (large > UNITS["d"]):
-        mend = "it must be longer, a multiple, and a day at most"
+        mend = "a higher timeframe is longer, a multiple of the lower one, and a day at most"
         raise DefinitionError(f"{higher} bars cannot be made of {lower} bars: {mend}")
 
 
