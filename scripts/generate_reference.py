@@ -106,6 +106,7 @@ MISSING = {
     "lag": "there is no bar `n` bars ago, or its value is missing",
     "count": "never",
     "cumulative": "`within` did not change among the last `n` bars, or a bar since then has no value",
+    "age": "no such bar was known yet",
     "latest": "no such bar was known yet, or its value is missing",
     "bars_since": "`x` was not true among the last `n` bars, or has no value since",
 }

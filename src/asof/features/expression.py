@@ -15,6 +15,7 @@ from asof.errors import DefinitionError, UnknownName, did_you_mean
 from asof.features import decay
 from asof.features.adjustment import ADJUSTED, ANY, FREE, NONE, PREFIX, Scale, rescales, scale_of
 from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, Operator, Scaling, Shape
+from asof.operators.staged import HIGHER
 from asof.timeframes import duration, duration_text, timeframe
 
 BARS = "bars"
@@ -346,9 +347,9 @@ def _result_domain(operator: Operator, inputs: tuple[Expr, ...]) -> Domain:
             mend = f"take what was known of the {higher} bars first, with .latest()"
         raise DefinitionError(f"{operator.name} cannot mix rows of {' and '.join(map(_rows, domains))}: {mend}")
     domain = domains[0] if domains else None
-    if operator.name == "latest":
+    if operator.name in HIGHER:
         if not isinstance(domain, str) or domain == BARS:
-            raise DefinitionError("latest is for the bars of a higher timeframe: bars.every('1h').close.latest()")
+            raise DefinitionError(f"{operator.name} is for the bars of a higher timeframe: bars.every('1h').close.{operator.name}()")
         return BARS
     if operator.shape in (*BAR_SHAPES, Shape.STAGED) and not isinstance(domain, str):
         raise DefinitionError(f"{operator.name}(n) counts bars; events are cut by time: events.window('1h')....{operator.name}()")
