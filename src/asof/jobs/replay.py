@@ -26,7 +26,7 @@ from asof.jobs.backfill import Progress
 from asof.jobs.live import Live, Plan
 from asof.jobs.work import Report, Work
 from asof.records import Bools, micros
-from asof.stores.store import RECORDS, Selection, Store, Table, revised
+from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, Selection, Store, Table, revised
 from asof.telemetry.health import Health
 from asof.telemetry.metrics import Metrics
 from asof.timeframes import timeframe as timeframe_micros
@@ -35,6 +35,8 @@ MOST_ROWS = 250_000
 """Rows of a chunk."""
 TICK_SECONDS = 0.25
 """With a pace, the clock moves on so often."""
+REPLAYED = (BARS_TABLE, EVENTS_TABLE, ACTIONS_TABLE)
+"""What feature sets are computed from."""
 FOREVER = np.iinfo(np.int64).max
 
 
@@ -42,7 +44,7 @@ FOREVER = np.iinfo(np.int64).max
 class Arrivals:
     """Revisions in the order in which they became known, at `times`.
 
-    Row k is row `row[k]` of the revisions `found[of[k]]`, which are of `RECORDS[of[k]]`; `gone` tells which are withdrawals. `instrument`
+    Row k is row `row[k]` of the revisions `found[of[k]]`, which are of `REPLAYED[of[k]]`; `gone` tells which are withdrawals. `instrument`
     and `key` number instruments and records, `place` is the time from which on a row can reach vectors.
     """
 
@@ -67,13 +69,13 @@ class Arrivals:
 def arrivals(work: Work, instruments: tuple[str, ...] | None, seed: int = 0) -> Arrivals:
     """What became known of some instruments, or of all, and when."""
     wanted = (True, work.feature_set.event_window > 0, work.plan.adjusted)
-    found = tuple(_revisions(work, table, instruments if needed else ()) for table, needed in zip(RECORDS, wanted, strict=True))
+    found = tuple(_revisions(work, table, instruments if needed else ()) for table, needed in zip(REPLAYED, wanted, strict=True))
     bars, events, actions = found
     names = pc.unique(pa.chunked_array([chunk for table in found for chunk in table["instrument_id"].chunks], pa.string()))
     known = (_known_bars(work, bars), np.maximum(micros(events["scored_at_utc"]), micros(events["enriched_at_utc"])), micros(actions["ts"]))
     places = (micros(bars["ts"]), micros(events["enriched_at_utc"]), micros(actions["ts"]))
     parts, keys = [], 0
-    for of, (table, revisions) in enumerate(zip(RECORDS, found, strict=True)):
+    for of, (table, revisions) in enumerate(zip(REPLAYED, found, strict=True)):
         ids = _numbers(revisions, table.key) + keys
         keys = int(ids.max(initial=keys - 1)) + 1
         times, row, gone, key, since = _times(revisions, known[of], ids)
@@ -230,7 +232,7 @@ class Replay:
         """Write a chunk, and let the loop see it."""
         self._set(int(found.times[stop - 1]))
         rows, of, gone = found.row[begin:stop], found.of[begin:stop], found.gone[begin:stop]
-        for kind, (table, revisions) in enumerate(zip(RECORDS, found.found, strict=True)):
+        for kind, (table, revisions) in enumerate(zip(REPLAYED, found.found, strict=True)):
             mine = of == kind
             if (new := rows[mine & ~gone]).size:
                 self.scratch.upsert(table, revisions.select(table.schema.names).take(pa.array(np.sort(new))), self._now)

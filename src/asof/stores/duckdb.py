@@ -21,10 +21,9 @@ from asof.errors import NotFound, Overtaken, RowsRefused, StoreError
 from asof.features.feature_set import FeatureSet
 from asof.records import BARS, QUALITY_LOG, QUARANTINE
 from asof.stores import duckdb_writing as writing
-from asof.stores.duckdb_writing import rows_of, seen_as, time_of
+from asof.stores.duckdb_writing import rows_of, seen_as
 from asof.stores.statements import column_types, condition, every_revision, held, known_as, listed, quoted, revisions
 from asof.stores.store import (
-    ACTIONS_TABLE,
     BARS_TABLE,
     CHANGES,
     FOLLOWING,
@@ -33,6 +32,7 @@ from asof.stores.store import (
     Registered,
     Selection,
     Table,
+    known_when_it_happened,
     revised,
     vectors_table,
 )
@@ -128,9 +128,11 @@ class DuckDBStore:
             version = rows_of(self._connection, "SELECT max(version) FROM layout")[0][0]
             if not isinstance(version, int) or version > LAYOUT:
                 raise StoreError(f"{self.url} has layout {version}; this asof knows {LAYOUT}: upgrade asof (pip install -U asof)")
-            if ACTIONS_TABLE.name not in tables and not read_only:  # of before there were any
+            missing = [table for table in RECORDS if table.name not in tables]  # of before there were any
+            if missing and not read_only:
                 with self.transaction():
-                    self._create(ACTIONS_TABLE)
+                    for table in missing:
+                        self._create(table)
             return
         if tables:
             raise StoreError(f"{self.url} is a DuckDB file of another program (it has {', '.join(sorted(tables)[:3])}); choose another")
@@ -197,23 +199,23 @@ class DuckDBStore:
         """See `Store.upsert`."""
         with self.transaction():
             if isinstance(rows, pa.Table):
-                return writing.upsert_table(self._connection, table, rows, known_at)
-            return writing.upsert_stream(self._connection, table, rows, known_at)
+                return writing.upsert_table(self._connection, table, known_when_it_happened(table, rows), known_at)
+            stream = (known_when_it_happened(table, some) for some in rows)
+            return writing.upsert_stream(self._connection, table, stream, known_at)
 
     def read(
         self, table: Table, selection: Selection, columns: tuple[str, ...] | None = None, *, ordered: bool = True
     ) -> Iterator[pa.Table]:
         """See `Store.read`."""
-        time = time_of(table)
-        order = f" ORDER BY instrument_id, {time}{'' if time == 'ts' else ', event_id'}" if ordered else ""
-        where, parameters = condition(table, selection, time, _among)
+        order = f" ORDER BY {listed(table.order)}" if ordered else ""
+        where, parameters = condition(table, selection, table.time, _among)
         names = listed(columns or table.schema.names)
         source, known = revisions(table, selection.known_at, "main.")
         yield from self._streamed(f"SELECT {names} FROM {source} WHERE {where}{order}", [*known, *parameters], table.schema)
 
     def revisions(self, table: Table, selection: Selection) -> Iterator[pa.Table]:
         """See `Store.revisions`."""
-        where, parameters = condition(table, selection, time_of(table), _among)
+        where, parameters = condition(table, selection, table.time, _among)
         schema = revised(table)
         yield from self._streamed(f"SELECT {listed(schema.names)} FROM {every_revision(table, 'main.')} WHERE {where}", parameters, schema)
 

@@ -63,11 +63,6 @@ def rows_of(connection: Connection, sql: str, parameters: list[object] | None = 
     return connection.execute(sql, parameters or []).fetchall()
 
 
-def time_of(table: Table) -> str:
-    """The column that `Selection.start` and `Selection.end` are about."""
-    return "ts" if "ts" in table.schema.names else "enriched_at_utc"
-
-
 def _settle_repeats(connection: Connection, table: Table) -> tuple[int, pa.Table]:
     """Keep one row of each key. How many repeats that agree were dropped, and the rows that disagree, which are all taken out.
 
@@ -135,8 +130,9 @@ def _correct(connection: Connection, table: Table, found: str, bounds: list[obje
     connection.execute(f"CREATE OR REPLACE TEMP TABLE fresh AS SELECT {columns}, {since} FROM {found}", [known_at, *bounds])
     same = " AND ".join(f"f.{quoted(c)} = m.{quoted(c)}" for c in table.key)
     _note(connection, table, "fresh s", [])
-    if table is EVENTS_TABLE:  # an event that takes another place leaves its old one
-        _note(connection, table, f"main.{name} s JOIN fresh f ON {same.replace('m.', 's.')} AND s.enriched_at_utc <> f.enriched_at_utc", [])
+    if table.time not in table.key:  # what takes another place leaves its old one
+        moved = f"s.{quoted(table.time)} <> f.{quoted(table.time)}"
+        _note(connection, table, f"main.{name} s JOIN fresh f ON {same.replace('m.', 's.')} AND {moved}", [])
     past = f"SELECT {listed(table.schema.names, 'm')}, m.known_from, f.known_from FROM main.{name} m JOIN fresh f ON {same}"
     connection.execute(f"INSERT INTO history.{name} {past}")
     connection.execute(f"DELETE FROM main.{name} m USING fresh f WHERE {same}")
@@ -151,7 +147,7 @@ def _note(connection: Connection, table: Table, changed: str, parameters: list[o
     timeframe = "s.timeframe" if table is BARS_TABLE else "NULL::VARCHAR"
     connection.execute(
         f"INSERT INTO changes SELECT nextval('change'), '{table.name}', instrument_id, timeframe, times FROM ("
-        f"SELECT s.instrument_id, {timeframe} AS timeframe, list(s.{time_of(table)}) AS times FROM {changed} GROUP BY ALL)",
+        f"SELECT s.instrument_id, {timeframe} AS timeframe, list(s.{quoted(table.time)}) AS times FROM {changed} GROUP BY ALL)",
         parameters,
     )
 
@@ -171,7 +167,8 @@ def _extent(table: Table) -> tuple[str, ...]:
 
 def _in_order(table: Table) -> tuple[str, ...]:
     """The columns by which a table's rows are written, so that blocks hold what is read together."""
-    return tuple(dict.fromkeys(("instrument_id", *(("timeframe",) if "timeframe" in table.key else ()), time_of(table))))
+    names = ("instrument_id", "timeframe", table.time, "ts", "seq")
+    return tuple(dict.fromkeys(name for name in names if name in table.key or name == table.time))
 
 
 def _drop(connection: Connection, table: str) -> None:
