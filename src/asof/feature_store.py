@@ -24,7 +24,7 @@ from asof.jobs import verify as verifying
 from asof.jobs.dataset import Dataset, Proof
 from asof.jobs.explain import Explained
 from asof.jobs.following import Follower
-from asof.jobs.ingest import Ingestion, IngestReport, actions_into
+from asof.jobs.ingest import Ingestion, IngestReport, actions_into, books_into
 from asof.jobs.parts import computed, memory_bytes, pieces
 from asof.jobs.replay import Replay
 from asof.jobs.verify import Verified
@@ -107,6 +107,48 @@ class FeatureStore:
         """Scored events of Parquet, CSV, JSON lines or Arrow files; see `asof ingest events`."""
         run = Ingestion(self.store, "events", datetime.now(UTC), ColumnMapping(columns or {}, timezone, unit), strict=strict)
         return run.run(map(Path, paths))
+
+    def ingest_trades(
+        self,
+        *paths: str | Path,
+        columns: dict[str, str] | None = None,
+        timezone: str | None = None,
+        unit: str | None = None,
+        strict: bool = False,
+    ) -> IngestReport:
+        """Trades of Parquet, CSV, JSON lines or Arrow files; see `asof ingest trades`."""
+        run = Ingestion(self.store, "trades", datetime.now(UTC), ColumnMapping(columns or {}, timezone, unit), strict=strict)
+        return run.run(map(Path, paths))
+
+    def ingest_quotes(
+        self,
+        *paths: str | Path,
+        columns: dict[str, str] | None = None,
+        missing_side: str | None = None,
+        timezone: str | None = None,
+        unit: str | None = None,
+        strict: bool = False,
+    ) -> IngestReport:
+        """Quotes of Parquet, CSV, JSON lines or Arrow files; see `asof ingest quotes`."""
+        mapping = ColumnMapping(columns or {}, timezone, unit)
+        run = Ingestion(self.store, "quotes", datetime.now(UTC), mapping, strict=strict, missing_side=missing_side)
+        return run.run(map(Path, paths))
+
+    def ingest_books(
+        self,
+        *paths: str | Path,
+        columns: dict[str, str] | None = None,
+        file_format: str = "table",
+        depth: int = 20,
+        snapshots: Iterable[str | Path] = (),
+        timezone: str | None = None,
+        unit: str | None = None,
+        strict: bool = False,
+    ) -> IngestReport:
+        """Order books of Parquet, CSV, JSON lines or Arrow files, or of level 2 updates; see `asof ingest books`."""
+        mapping, first = ColumnMapping(columns or {}, timezone, unit), [Path(path) for path in snapshots]
+        run = books_into(self.store, datetime.now(UTC), mapping, file_format, depth=depth, snapshots=first, strict=strict)
+        return run.run([*first, *map(Path, paths)])
 
     def withdraw_bars(self, bars: ArrowStream, timeframe: str) -> int:
         """Take bars away: a table of `instrument_id` and `ts`. Their revisions stay, and end now; how many were there.

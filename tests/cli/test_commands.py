@@ -174,7 +174,7 @@ def test_a_mistyped_command_line_ends_with_2_and_the_nearest_name(asof: Command,
 @pytest.mark.parametrize(
     ("line", "code", "message"),
     [
-        ("backfill my_v1 -t 5x", 3, "timeframe '5x' is not one of <n>m, <n>h, <n>d"),
+        ("backfill my_v1 -t 5x", 3, "timeframe '5x' is not one of <n>s, <n>m, <n>h, <n>d"),
         ("backfill my_v1 -t 1d --memory lots", 3, "memory 'lots' is not an amount such as 512MB or 2GB"),
         ("backfill my_v1 -t 1d --from 2024-13-01", 4, "start '2024-13-01' is not a time such as 2024-01-31"),
         ("backfill my_v1 -t 1d --to 2024-01-01T10:00", 4, "end '2024-01-01T10:00' has no zone: write 2024-01-01T10:00Z for UTC"),

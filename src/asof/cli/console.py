@@ -44,7 +44,7 @@ StoreOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")]
-TimeframeOption = Annotated[str, typer.Option("--timeframe", "-t", help="Timeframe of the bars: <n>m, <n>h or <n>d.")]
+TimeframeOption = Annotated[str, typer.Option("--timeframe", "-t", help="Timeframe of the bars: <n>s, <n>m, <n>h or <n>d.")]
 InstrumentOption = Annotated[list[str] | None, typer.Option("--instrument", "-i", help="Only this instrument; may be given again.")]
 FromOption = Annotated[str | None, typer.Option("--from", help="First bar: a date, or a time with its zone.")]
 KnownAtOption = Annotated[
