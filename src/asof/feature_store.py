@@ -19,7 +19,7 @@ from asof.features.feature_set import FeatureSet
 from asof.jobs import backfill as backfilling
 from asof.jobs import dataset as freezing
 from asof.jobs import explain as explaining
-from asof.jobs import reading
+from asof.jobs import reading, trade_bars
 from asof.jobs import verify as verifying
 from asof.jobs.dataset import Dataset, Proof
 from asof.jobs.explain import Explained
@@ -29,10 +29,10 @@ from asof.jobs.parts import computed, memory_bytes, pieces
 from asof.jobs.replay import Replay
 from asof.jobs.verify import Verified
 from asof.jobs.work import Report, Work, joined
-from asof.records import ArrowStream, Frame
+from asof.records import BARS, ArrowStream, Frame
 from asof.sources.columns import ColumnMapping
 from asof.sources.symbols import read_symbols
-from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Registered, Selection, Store
+from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Changes, Registered, Selection, Store
 from asof.stores.urls import open_store
 from asof.timeframes import duration
 from asof.timeframes import timeframe as check_timeframe
@@ -149,6 +149,26 @@ class FeatureStore:
         mapping, first = ColumnMapping(columns or {}, timezone, unit), [Path(path) for path in snapshots]
         run = books_into(self.store, datetime.now(UTC), mapping, file_format, depth=depth, snapshots=first, strict=strict)
         return run.run([*first, *map(Path, paths)])
+
+    def bars_from_trades(
+        self, timeframe: str, *, instruments: Iterable[str] | None = None, start: Time = None, end: Time = None
+    ) -> Changes:
+        """Make bars of stored trades, one for each interval in which there were any, and store them; what changed.
+
+        `[start, end]` are opens of bars, both included. See `asof bars from-trades`.
+        """
+        names = None if instruments is None else tuple(instruments)
+        first, last = _time(start, "start"), _time(end, "end", through=True)
+        return trade_bars.store_bars(self.store, timeframe, datetime.now(UTC), names, first, last)
+
+    def bars_by_passing(self, what: str, every: float, *, instruments: Iterable[str] | None = None, start: Time = None) -> Frame:
+        """Bars of stored trades that end when `every` of `what` (`trades`, `volume` or `value`) has passed, and with the UTC day.
+
+        From the beginning of the day of `start` on. They have no timeframe, and are not stored. See `asof.jobs.trade_bars`.
+        """
+        passing, names = trade_bars.Passing(what, every), None if instruments is None else tuple(instruments)
+        found = (trade_bars.bars_by_passing(some, passing) for some in trade_bars.stored_trades(self.store, names, _time(start, "start")))
+        return Frame(joined(found, BARS).drop_columns(["timeframe"]))
 
     def withdraw_bars(self, bars: ArrowStream, timeframe: str) -> int:
         """Take bars away: a table of `instrument_id` and `ts`. Their revisions stay, and end now; how many were there.
