@@ -322,7 +322,7 @@ class FeatureStore:
 
     def history(
         self,
-        feature_set: Sets,
+        feature_set: Sets | Iterable[str],
         timeframe: str,
         *,
         instruments: Iterable[str] | None = None,
@@ -332,10 +332,12 @@ class FeatureStore:
     ) -> Frame:
         """Stored vectors by instrument and time; `[start, end]` are bar opens, both included.
 
-        `known_at` asks for what this store held to be true at that moment, though bars were corrected and events came since.
+        `feature_set` is one (`"fs_v1"`), or some features of one (`["fs_v1:ret_1", "fs_v1:vol_20"]`). `known_at` asks for
+        what this store held to be true at that moment, though bars were corrected and events came since.
         """
-        chosen, selection = self.select(feature_set, timeframe, instruments, start, end, known_at)
-        return Frame(reading.tabular(chosen, reading.history(self.store, chosen, selection)))
+        version, names = _wanted(feature_set)
+        chosen, selection = self.select(version, timeframe, instruments, start, end, known_at)
+        return Frame(reading.tabular(chosen, reading.history(self.store, chosen, selection, names)))
 
     def latest(
         self,

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from asof.errors import DataError
 from asof.features.feature_set import FeatureSet
-from asof.records import UTC, ArrowStream
+from asof.jobs.panels import sort_bars
+from asof.records import UTC, VECTOR_KEYS, VECTOR_REST, ArrowStream, vector_schema
 from asof.sources.columns import ColumnMapping, Reader
 from asof.stores.store import Selection, Store, vectors_table
 
@@ -20,17 +21,20 @@ MARKS = ("ts", "available_at", "quality_flags")
 
 
 def tabular(feature_set: FeatureSet, vectors: pa.Table) -> pa.Table:
-    """Vectors as every tabular format shows them: key, version, features, flags, counts, times."""
+    """Vectors as every tabular format shows them: key, version, the features that were read, flags, counts, times."""
     versions = pa.repeat(pa.scalar(feature_set.version), len(vectors))
     named = vectors.append_column("feature_set_version", versions)
+    features = [name for name in vectors.column_names if name in feature_set.features]
     rest = ("quality_flags", "event_count", "ohlcv_count", "available_at", "computed_at")
-    return named.select(["instrument_id", "timeframe", "ts", "feature_set_version", *feature_set.features, *rest])
+    return named.select(["instrument_id", "timeframe", "ts", "feature_set_version", *features, *rest])
 
 
-def history(store: Store, feature_set: FeatureSet, selection: Selection) -> pa.Table:
-    """The stored vectors of a selection, by instrument and time."""
-    table = vectors_table(feature_set)
-    return pa.concat_tables([table.schema.empty_table(), *store.read(table, selection)])
+def history(store: Store, feature_set: FeatureSet, selection: Selection, features: tuple[str, ...] | None = None) -> pa.Table:
+    """The stored vectors of a selection, by instrument and time: with all of their features, or with these, in this order."""
+    chosen = feature_set.select(features or tuple(feature_set.features))
+    columns = (*VECTOR_KEYS.names, *chosen, *VECTOR_REST.names)
+    rows = store.read(vectors_table(feature_set), selection, columns, ordered=False)
+    return sort_bars(pa.concat_tables([vector_schema(chosen).empty_table(), *rows])).table  # mostly they are in order as they come
 
 
 def latest(store: Store, feature_set: FeatureSet, selection: Selection) -> pa.Table:
