@@ -21,6 +21,7 @@ from asof.jobs import dataset as freezing
 from asof.jobs import explain as explaining
 from asof.jobs import reading
 from asof.jobs import verify as verifying
+from asof.jobs.ages import Age
 from asof.jobs.dataset import Dataset, Proof
 from asof.jobs.explain import Explained
 from asof.jobs.following import Follower
@@ -34,7 +35,6 @@ from asof.sources.columns import ColumnMapping
 from asof.sources.symbols import read_symbols
 from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Registered, Selection, Store
 from asof.stores.urls import open_store
-from asof.timeframes import duration
 from asof.timeframes import timeframe as check_timeframe
 
 Time = datetime | str | None
@@ -47,7 +47,7 @@ class FeatureStore:
     def __init__(self, store: Store, settings: Settings) -> None:
         self.store = store
         self.settings = settings
-        self._calendars = settings.market_calendars
+        self.calendars = settings.market_calendars
 
     def definition(self, feature_set: Sets) -> FeatureSet:
         """A feature set by its version, or as given; held to what the registry has under that version."""
@@ -163,7 +163,7 @@ class FeatureStore:
         check_timeframe(timeframe)
         then = _time(known_at, "known_at")
         chosen, now = self.definition(feature_set), then or datetime.now(UTC)
-        work = Work(self.store, chosen, timeframe, now, "compute", threads, self._calendars, then)
+        work = Work(self.store, chosen, timeframe, now, "compute", threads, self.calendars, then)
         names = None if instruments is None else tuple(instruments)
         parts = pieces(work, names, _time(start, "start"), _time(end, "end", through=True)).parts
         vectors = joined((computed(work, part) for part in parts), work.table.schema)
@@ -190,7 +190,7 @@ class FeatureStore:
         check_timeframe(timeframe)
         chosen, now = self.definition(feature_set), datetime.now(UTC)
         definitions.register(self.store, chosen, now)
-        return Work(self.store, chosen, timeframe, now, self.settings.pipeline_version, threads, self._calendars)
+        return Work(self.store, chosen, timeframe, now, self.settings.pipeline_version, threads, self.calendars)
 
     def verify(
         self,
@@ -214,7 +214,7 @@ class FeatureStore:
         check_timeframe(timeframe)
         if against not in ("inputs", "replay"):
             raise DefinitionError(f"against={against!r} is neither 'inputs' nor 'replay'{did_you_mean(against, ['inputs', 'replay'])}")
-        work = Work(self.store, self._registered(feature_set), timeframe, datetime.now(UTC), "verify", threads, self._calendars)
+        work = Work(self.store, self._registered(feature_set), timeframe, datetime.now(UTC), "verify", threads, self.calendars)
         names = None if instruments is None else tuple(instruments)
         if sample is not None:
             names = verifying.some(work, names, sample, seed)
@@ -255,7 +255,7 @@ class FeatureStore:
         check_timeframe(timeframe)
         at, then = _time(ts, "ts"), _time(known_at, "known_at")
         assert at is not None
-        work = Work(self.store, self.definition(feature_set), timeframe, datetime.now(UTC), "explain", 1, self._calendars, then)
+        work = Work(self.store, self.definition(feature_set), timeframe, datetime.now(UTC), "explain", 1, self.calendars, then)
         return explaining.explain(work, instrument, at)
 
     def history(
@@ -304,13 +304,16 @@ class FeatureStore:
     ) -> Frame:
         """Every entity row (`instrument_id`, `event_timestamp`, anything else) with the features that could be known then.
 
-        `features` is a feature set (`"fs_v1"`) or some of one (`["fs_v1:ret_1", "fs_v1:vol_20"]`). See `asof.jobs.reading.join`.
+        `features` is a feature set (`"fs_v1"`) or some of one (`["fs_v1:ret_1", "fs_v1:vol_20"]`). `max_age` is the oldest vector that
+        is used: `"3d"` or a `timedelta` by the clock, `"2h trading"` of hours in which its market was open, `"3d trading"` of sessions
+        that have begun since. See `asof.jobs.reading.join`.
         """
         version, names = _wanted(features)
         chosen = self._registered(version)
-        age = timedelta(microseconds=duration(max_age)) if isinstance(max_age, str) else max_age
+        age = None if max_age is None else Age.of(max_age)
         check_timeframe(timeframe)
-        return Frame(reading.join(self.store, chosen, timeframe, entity_df, names, age, timezone, _time(known_at, "known_at")))
+        then = _time(known_at, "known_at")
+        return Frame(reading.join(self.store, chosen, timeframe, entity_df, names, age, timezone, then, self.calendars))
 
     def create_dataset(
         self,
@@ -338,8 +341,9 @@ class FeatureStore:
             timeframe,
             now=datetime.now(UTC),
             known_at=_time(known_at, "known_at"),
-            max_age=timedelta(microseconds=duration(max_age)) if isinstance(max_age, str) else max_age,
+            max_age=None if max_age is None else Age.of(max_age),
             timezone=timezone,
+            calendars=self.calendars,
             pipeline_version=self.settings.pipeline_version,
             folder=Path(folder),
         )
