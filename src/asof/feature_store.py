@@ -17,18 +17,20 @@ from asof.config import Settings, load_settings
 from asof.errors import DefinitionError, NotFound, did_you_mean
 from asof.features.feature_set import FeatureSet
 from asof.jobs import backfill as backfilling
+from asof.jobs import causes as causing
 from asof.jobs import dataset as freezing
 from asof.jobs import explain as explaining
 from asof.jobs import reading
 from asof.jobs import verify as verifying
 from asof.jobs.ages import Age
+from asof.jobs.causes import Cause
 from asof.jobs.dataset import Dataset, Proof
 from asof.jobs.explain import Explained
 from asof.jobs.following import Follower
 from asof.jobs.ingest import Ingestion, IngestReport, actions_into
 from asof.jobs.parts import computed, memory_bytes, pieces
 from asof.jobs.replay import Replay
-from asof.jobs.verify import Verified
+from asof.jobs.verify import Difference, Verified
 from asof.jobs.work import Report, Work, joined
 from asof.records import ArrowStream, Frame
 from asof.sources.columns import ColumnMapping
@@ -226,6 +228,11 @@ class FeatureStore:
             Replay(work, scratch, names, seed=seed).run()
             replayed = replace(work, store=scratch)
             return _summed(verify(made=lambda _, part: verifying.stored(replayed, part)), progress)
+
+    def cause(self, feature_set: Sets, timeframe: str, difference: Difference) -> Cause:
+        """Why a vector that `verify` found is not what its inputs give: taken apart, with the inputs that have changed since."""
+        work = Work(self.store, self.definition(feature_set), timeframe, datetime.now(UTC), "explain", 1, self.calendars)
+        return causing.cause(work, difference)
 
     def replay(
         self,
