@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from asof import definitions
 from asof.config import Settings, load_settings
-from asof.errors import DefinitionError, NotFound, did_you_mean
+from asof.errors import DefinitionError, MissingExtra, NotFound, did_you_mean
 from asof.features.feature_set import FeatureSet
 from asof.jobs import backfill as backfilling
 from asof.jobs import causes as causing
@@ -28,6 +28,7 @@ from asof.jobs.dataset import Dataset, Proof
 from asof.jobs.explain import Explained
 from asof.jobs.following import Follower
 from asof.jobs.ingest import Ingestion, IngestReport, actions_into
+from asof.jobs.live import UNPUBLISHED, Published
 from asof.jobs.parts import computed, memory_bytes, pieces
 from asof.jobs.replay import Replay
 from asof.jobs.verify import Difference, Verified
@@ -245,17 +246,21 @@ class FeatureStore:
         end: Time = None,
         pace: float | None = None,
         seed: int = 0,
+        topic: str | None = None,
         threads: int | None = None,
         progress: backfilling.Progress = lambda done, total: None,
     ) -> Report:
         """Feed stored bars and events through the live code in the order in which they became known, `into` an empty store.
 
         `[start, end]` are moments of becoming known: what was known before `start` goes in at once. `pace` is how many seconds of history
-        pass in one; as fast as it can where it is not given. See `asof replay`.
+        pass in one; as fast as it can where it is not given. Vectors from `start` on are also published to `topic`, where one is named. See
+        `asof replay`.
         """
         names = None if instruments is None else tuple(instruments)
         first, last = _time(start, "start"), _time(end, "end", through=True)
-        return Replay(self._work(feature_set, timeframe, threads), into.store, names, first, last, pace, seed).run(progress)
+        work = self._work(feature_set, timeframe, threads)
+        publishing = UNPUBLISHED if topic is None else _publisher(self.settings, work.feature_set.version, topic)
+        return Replay(work, into.store, names, first, last, pace, seed, published=publishing).run(progress)
 
     def explain(self, feature_set: Sets, timeframe: str, instrument: str, ts: datetime | str, *, known_at: Time = None) -> Explained:
         """One vector with the value of every expression, the bars and events that went in, and why its flags are raised."""
@@ -398,6 +403,14 @@ def connect(url: str | None = None, *, memory: str | None = None, threads: int |
     """
     settings = load_settings()
     return FeatureStore(open_store(url or settings.store_url, memory=memory, threads=threads, create=create), settings)
+
+
+def _publisher(settings: Settings, version: str, topic: str) -> Published:
+    try:
+        from asof.jobs.publish import for_replay  # noqa: PLC0415  # confluent-kafka is an extra
+    except ImportError as error:
+        raise MissingExtra(f'publishing needs confluent-kafka: pip install "asof[kafka]" ({error})') from None
+    return for_replay(settings, version, topic)
 
 
 def _summed(pieces: Iterable[tuple[Verified, int]], progress: backfilling.Progress) -> Verified:

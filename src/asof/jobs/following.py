@@ -64,6 +64,11 @@ class Follower:
             return Report()
         return self.backfill(self.instruments, memory, progress)
 
+    def begin_here(self) -> None:
+        """Follow from now on: what there is already is not computed."""
+        self.work.store.follow(self.name)
+        self._move(set())
+
     def backfill(self, instruments: frozenset[str] | None, memory: int = MEMORY, progress: Progress = lambda done, total: None) -> Report:
         """Compute what there is of some instruments, and wait for their bars that have not closed."""
         work, names = self.work, None if instruments is None else tuple(sorted(instruments))
