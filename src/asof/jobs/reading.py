@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC as UTC_ZONE
-from datetime import datetime, time, timedelta
+from datetime import datetime, time
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from asof.calendars import NO_CALENDARS, Calendars
 from asof.errors import DataError
 from asof.features.feature_set import FeatureSet
+from asof.jobs.ages import Age
 from asof.jobs.panels import sort_bars
-from asof.records import UTC, VECTOR_KEYS, VECTOR_REST, ArrowStream, vector_schema
+from asof.records import UTC, VECTOR_KEYS, VECTOR_REST, ArrowStream, micros, vector_schema
 from asof.sources.columns import ColumnMapping, Reader
 from asof.stores.store import Selection, Store, vectors_table
 
@@ -48,16 +50,18 @@ def join(
     timeframe: str,
     entities: ArrowStream,
     features: tuple[str, ...] | None = None,
-    max_age: timedelta | None = None,
+    max_age: Age | None = None,
     timezone: str | None = None,
     known_at: datetime | None = None,
+    calendars: Calendars = NO_CALENDARS,
 ) -> pa.Table:
     """The entity rows, all of them and in their order, with the features that could be known at each `event_timestamp`.
 
     Added columns: the features, then `ts`, `available_at` and `quality_flags` of the vector found. They are null where no vector was
-    available yet, or where the newest one is older than `max_age` (`event_timestamp - available_at`). `known_at` asks for the vectors
-    as they were held to be true at that moment, the same for all rows.
-    Raises `DataError` for missing columns, naive times without `timezone`, and columns that would be there twice.
+    available yet, or where the newest one is older than `max_age`, from `available_at` to `event_timestamp`: by the clock, or in the
+    trading time of the instrument's calendar. `known_at` asks for the vectors as they were held to be true at that moment, the same
+    for all rows. Raises `DataError` for missing columns, naive times without `timezone`, and columns that would be there twice, and
+    `DefinitionError` for an age in trading time where there are no calendars.
     """
     given = pa.table(entities)
     chosen = feature_set.select(features or tuple(feature_set.features))
@@ -68,7 +72,7 @@ def join(
     keys = keys.append_column("row", pa.array(np.arange(len(keys))))
     found = store.as_of(vectors_table(feature_set), keys, timeframe, (*chosen, *MARKS), known_at)
     if max_age is not None:
-        found = _forget(found, keys["event_timestamp"], max_age)
+        found = _forget(found, keys, max_age, calendars)
     for name in (*chosen, *MARKS):
         given = given.append_column(name, found[name])
     return given
@@ -91,11 +95,11 @@ def keys_of(rows: ArrowStream, names: tuple[str, ...], what: str = "keys", timez
     return keys
 
 
-def _forget(found: pa.Table, at: pa.ChunkedArray, max_age: timedelta) -> pa.Table:
-    if max_age < timedelta(0):
-        raise DataError(f"max_age must not be negative, not {max_age}")
-    age = pc.subtract(at.cast(pa.int64()), found["available_at"].cast(pa.int64()))
-    fresh = pc.fill_null(pc.less_equal(age, pa.scalar(max_age // timedelta(microseconds=1))), False)
+def _forget(found: pa.Table, keys: pa.Table, max_age: Age, calendars: Calendars) -> pa.Table:
+    """The vectors that are no older, and nothing in place of the others."""
+    at = keys["event_timestamp"]
+    since = pc.coalesce(found["available_at"], at)
+    fresh = pa.array(max_age.covers(calendars, keys["instrument_id"], micros(since), micros(at)))
     columns = [pc.if_else(fresh, column, pa.scalar(None, column.type)) for column in found.columns]
     return pa.table(columns, names=found.column_names)
 
