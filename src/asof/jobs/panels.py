@@ -195,7 +195,7 @@ def panel_of(
     if "session" in plan.columns:
         columns["session"] = np.empty(len(ts))
         for name, mine in bars.series():
-            begins = calendars.sessions(name, ts[mine])[0]
+            begins = calendars.session_of(name, ts[mine])[0]
             columns["session"][mine] = np.where(begins < 0, np.nan, begins)
     if "grid_offset" in plan.columns:
         columns["grid_offset"] = off_grid(ts, step) if step else np.zeros(len(ts))

@@ -65,7 +65,7 @@ def intervals(instrument: str, ts: Ints, timeframe: str, calendars: Calendars) -
     """The intervals of a timeframe that times lie in: by its grid, or for days by the sessions of the instrument's calendar."""
     step = timeframe_micros(timeframe)
     if step == UNITS["d"]:
-        return Intervals(*calendars.sessions(instrument, ts))
+        return Intervals(*calendars.session_of(instrument, ts))
     begins = ts // step * step
     return Intervals(begins, begins + step)
 
