@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -22,8 +23,10 @@ _NAMESPACE = uuid.UUID("6f1f2f43-6e0b-5f2f-9d0a-a50f00000001")
 
 
 def feature_id(instrument: str, timeframe: str, ts: str, version: str) -> str:
-    """The id of a vector, derived from its key, so that a recompute keeps it."""
-    return str(uuid.uuid5(_NAMESPACE, f"{instrument}\x1f{timeframe}\x1f{ts}\x1f{version}"))
+    """The id of a vector, derived from its key, so that a recompute keeps it: a UUID of version 5."""
+    digest = hashlib.sha1(_NAMESPACE.bytes + f"{instrument}\x1f{timeframe}\x1f{ts}\x1f{version}".encode(), usedforsecurity=False)
+    made = digest.hexdigest()
+    return f"{made[:8]}-{made[8:12]}-5{made[13:16]}-{'89ab'[int(made[16], 16) & 3]}{made[17:20]}-{made[20:32]}"
 
 
 def rfc3339(moment: datetime) -> str:
@@ -34,30 +37,8 @@ def rfc3339(moment: datetime) -> str:
 
 def records(feature_set: FeatureSet, vectors: pa.Table) -> Iterator[dict[str, object]]:
     """Each vector as a `features.v1` record. One with no feature at all has no record, as the schema asks for one at least."""
-    names = tuple(feature_set.features)
-    window = timedelta(microseconds=feature_set.event_window)
-    for batch in vectors.to_batches(10_000):
-        for row in batch.to_pylist():
-            features = {name: row[name] for name in names if row[name] is not None}
-            if not features:
-                continue
-            ts = rfc3339(row["ts"])
-            references: dict[str, object] = {"ohlcv_count": row["ohlcv_count"]}
-            if window:
-                references |= {"event_count": row["event_count"], "event_window_start": rfc3339(row["ts"] - window), "event_window_end": ts}
-            yield {
-                "schema_version": SCHEMA_VERSION,
-                "feature_id": feature_id(row["instrument_id"], row["timeframe"], ts, feature_set.version),
-                "instrument_id": row["instrument_id"],
-                "timeframe": row["timeframe"],
-                "ts_utc": ts,
-                "feature_set_version": feature_set.version,
-                "features": features,
-                "quality_flags": row["quality_flags"],
-                "computed_at_utc": rfc3339(row["computed_at"]),
-                "pipeline_version": row["pipeline_version"],
-                "source_refs": references,
-            }
+    for _, line in lines(feature_set, vectors):
+        yield json.loads(line)
 
 
 def write_jsonl(feature_set: FeatureSet, vectors: pa.Table, out: BinaryIO) -> None:
@@ -66,9 +47,65 @@ def write_jsonl(feature_set: FeatureSet, vectors: pa.Table, out: BinaryIO) -> No
 
 
 def lines(feature_set: FeatureSet, vectors: pa.Table) -> Iterator[tuple[str, bytes]]:
-    """Each vector that has a record as its instrument and that record in JSON."""
-    for record in records(feature_set, vectors):
-        yield str(record["instrument_id"]), json.dumps(record, allow_nan=False, separators=(",", ":")).encode()
+    """Each vector that has a record as its instrument and that record in JSON.
+
+    A stream publishes thousands a second, so what many vectors share is written once, and nothing is looked up row by row.
+    """
+    for batch in vectors.to_batches(max_chunksize=10_000):
+        version, instruments, frames = feature_set.version, batch["instrument_id"].to_pylist(), batch["timeframe"].to_pylist()
+        opens, constants = _times(batch["ts"]), _quoted(batch["pipeline_version"])
+        rest = zip(_features(feature_set, batch), _flags(batch), _times(batch["computed_at"]), constants, _seen(feature_set, batch), strict=True)
+        names, in_json = _quoted(batch["instrument_id"]), _quoted(batch["timeframe"])
+        for place, (features, flags, computed, pipeline, seen) in enumerate(rest):
+            if features:
+                name, frame, ts = instruments[place], frames[place], opens[place]
+                yield name, (
+                    f'{{"schema_version":"{SCHEMA_VERSION}","feature_id":"{feature_id(name, frame, ts, version)}","instrument_id":{names[place]}'
+                    f',"timeframe":{in_json[place]},"ts_utc":"{ts}","feature_set_version":"{version}","features":{{{features}}}'
+                    f',"quality_flags":[{flags}],"computed_at_utc":"{computed}","pipeline_version":{pipeline},"source_refs":{{{seen}}}}}'
+                ).encode()
+
+
+def _features(feature_set: FeatureSet, batch: pa.RecordBatch) -> Iterator[str]:
+    """The features of each row that are there: names and numbers, of which `repr` gives the shortest that read back exactly."""
+    columns = [batch[name] for name in feature_set.features]
+    if any(pc.all(pc.is_finite(column), min_count=0).as_py() is False for column in columns):
+        raise DataError("a feature is not finite, which no record can hold: one that is missing has to be null")
+    if not any(column.null_count for column in columns):
+        written = ",".join(f'"{name}":%r' for name in feature_set.features)
+        return (written % row for row in zip(*(column.to_numpy().tolist() for column in columns), strict=True))
+    rows = zip(*(column.to_pylist() for column in columns), strict=True)
+    keys = [f'"{name}":' for name in feature_set.features]
+    return (",".join([key + repr(value) for key, value in zip(keys, row, strict=True) if value is not None]) for row in rows)
+
+
+def _flags(batch: pa.RecordBatch) -> Iterator[str]:
+    """The flags of each row."""
+    return (f'"{flags}"' if flags else "" for flags in pc.binary_join(batch["quality_flags"], '","').to_pylist())
+
+
+def _seen(feature_set: FeatureSet, batch: pa.RecordBatch) -> Iterator[str]:
+    """What each row was computed from."""
+    bars = [f'"ohlcv_count":{count}' for count in batch["ohlcv_count"].to_pylist()]
+    if not feature_set.event_window:
+        return iter(bars)
+    begins = _times(pc.subtract(batch["ts"], pa.scalar(feature_set.event_window, pa.duration("us"))))
+    rows = zip(bars, batch["event_count"].to_pylist(), begins, _times(batch["ts"]), strict=True)
+    return (f'{seen},"event_count":{count},"event_window_start":"{first}","event_window_end":"{last}"' for seen, count, first, last in rows)
+
+
+def _times(column: pa.Array) -> list[str]:
+    """Times as `rfc3339` writes them, each of the distinct ones once."""
+    coded = column.dictionary_encode()
+    texts = [rfc3339(moment) for moment in coded.dictionary.to_pylist()]
+    return [texts[code] for code in coded.indices.to_numpy().tolist()]
+
+
+def _quoted(column: pa.Array) -> list[str]:
+    """Texts in JSON, each of the distinct ones once."""
+    coded = column.dictionary_encode()
+    texts = [json.dumps(text) for text in coded.dictionary.to_pylist()]
+    return [texts[code] for code in coded.indices.to_numpy().tolist()]
 
 
 def write_csv(table: pa.Table, out: BinaryIO) -> None:

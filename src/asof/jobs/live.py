@@ -92,6 +92,7 @@ class Live:
     """Who publishes what is stored."""
     trouble: StoreError | BrokerError | None = None
     """What failed last, of the store or the broker."""
+    _works: dict[tuple[str, str], Work] = field(default_factory=dict)
     _met: set[tuple[str, str]] = field(default_factory=set)
     _newest: dict[str, datetime] = field(default_factory=dict)
     _refreshed: float = -1e9
@@ -141,8 +142,10 @@ class Live:
         return done
 
     def _work(self, feature_set: FeatureSet, timeframe: str) -> Work:
-        plan = self.plan
-        return Work(self.store, feature_set, timeframe, self.clock(), plan.pipeline_version, calendars=plan.calendars)
+        plan, key, now = self.plan, (feature_set.version, timeframe), self.clock()
+        if key not in self._works:
+            self._works[key] = Work(self.store, feature_set, timeframe, now, plan.pipeline_version, calendars=plan.calendars)
+        return self._works[key].at(now)
 
     @contextmanager
     def _failures(self, feature_set: FeatureSet | None = None, timeframe: str | None = None) -> Iterator[list[str]]:

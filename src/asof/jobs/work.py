@@ -89,6 +89,12 @@ class Work:
         """Where the vectors go."""
         return vectors_table(self.feature_set)
 
+    def at(self, now: datetime) -> Work:
+        """The same work at another time: its plan, which takes longer to make than a few bars to compute, is made once."""
+        later = replace(self, now=now)
+        vars(later).update(plan=self.plan, table=self.table)
+        return later
+
     @property
     def columns(self) -> tuple[str, ...]:
         """What is read of bars."""

@@ -53,7 +53,6 @@ class Producer:
 
         try:
             self._client.produce(message.topic, message.value, message.key, headers=list(message.headers), on_delivery=delivered)
-            self._client.poll(0)
         except BufferError:
             self._client.poll(FULL_SECONDS)
             self._enqueue(number, message, failed)
