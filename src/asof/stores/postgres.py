@@ -12,15 +12,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import ClientCursor, errors
+from psycopg.pq import TransactionStatus
 
 from asof.errors import NotFound, Overtaken, StoreError
 from asof.features.feature_set import FeatureSet
 from asof.records import QUALITY_LOG, QUARANTINE, UTC
 from asof.stores import postgres_writing as writing
-from asof.stores.postgres_copy import BATCH_ROWS
+from asof.stores.postgres_copy import BATCH_ROWS, times
 from asof.stores.postgres_migrations import LAYOUT, check, timescale
 from asof.stores.postgres_server import Connection, Server, query
 from asof.stores.postgres_tables import VECTORS, Actions, Bars, Books, Events, Layout, Quotes, Trades, Vectors, bytewise
@@ -143,21 +145,36 @@ WHERE relation = ANY ('{ohlcv, events, actions, trades, quotes, books}'::regclas
     AND mode = 'RowExclusiveLock' AND pid <> pg_backend_pid()
 """
 CHANGES_SQL = """
-SELECT kind, instrument_id, timeframe, unnest(times) AS time FROM changes
-WHERE xact >= pg_snapshot_xmin(?::pg_snapshot) AND pg_visible_in_snapshot(xact, ?) AND NOT pg_visible_in_snapshot(xact, ?)
-ORDER BY kind, instrument_id COLLATE "C", timeframe, time
+SELECT p.position, pg_current_snapshot()::text, kind, instrument_id, timeframe, array_send(times)
+FROM (SELECT (SELECT nullif(position, '') FROM positions WHERE name = %s) AS position) AS p LEFT JOIN LATERAL (
+    SELECT * FROM changes
+    WHERE xact >= pg_snapshot_xmin(p.position::pg_snapshot) AND NOT pg_visible_in_snapshot(xact, p.position::pg_snapshot)
+) AS c ON true
 """
-"""What is visible in a newer snapshot and was not in an older one: a transaction that commits late is not missed, as by a clock."""
-MOVE_FIRST_SQL = "INSERT INTO positions (name, position) VALUES (%s, %s)"
-MOVE_ON_SQL = "UPDATE positions SET position = %s, moved_at = clock_timestamp() WHERE name = %s AND position = %s"
-MOVE_SQL = f"{MOVE_FIRST_SQL} ON CONFLICT (name) DO UPDATE SET position = excluded.position, moved_at = clock_timestamp()"
-PRUNE_SQL = """
+"""What this statement's snapshot sees and an older one did not: a transaction that commits late is not missed, as by a clock."""
+MOVE_FIRST_SQL = "INSERT INTO positions (name, position) VALUES (%s, %s) ON CONFLICT DO NOTHING"
+MOVE_ON_SQL = """
+WITH held AS (
+    SELECT p.name, m.position FROM positions p JOIN unnest(%s::text[], %s::text[], %s::text[]) AS m (name, position, since)
+    ON p.name = m.name AND p.position = m.since ORDER BY p.name FOR UPDATE OF p
+)
+UPDATE positions p SET position = held.position, moved_at = clock_timestamp() FROM held WHERE p.name = held.name RETURNING p.name
+"""
+MOVE_SQL = """
+INSERT INTO positions (name, position) SELECT name, position FROM unnest(%s::text[], %s::text[]) AS m (name, position) ORDER BY name
+ON CONFLICT (name) DO UPDATE SET position = excluded.position, moved_at = clock_timestamp()
+"""
+PRUNE_SQL = f"""
+WITH moved AS ({MOVE_SQL}), followers AS (
+    SELECT name, position FROM positions WHERE name <> ALL (%s::text[])
+    UNION ALL SELECT name, position FROM unnest(%s::text[], %s::text[]) AS m (name, position)
+)
 DELETE FROM changes WHERE xact < (
     SELECT min(pg_snapshot_xmin(nullif(position, '')::pg_snapshot)::text::numeric)::text::xid8
-    FROM positions WHERE starts_with(name, 'changes/')
+    FROM followers WHERE starts_with(name, 'changes/')
 )
 """
-"""Changes that every follower has seen are needed no more."""
+"""Changes that every follower has seen are needed no more. The statement does not see what it moves itself, so it is told."""
 
 
 class PostgresStore:
@@ -169,6 +186,7 @@ class PostgresStore:
         self._server = Server(url)
         self.url = self._server.url
         self._thread = threading.local()
+        self._layouts: dict[str, Vectors] = {}
         with self._server.connection() as connection:
             check(connection, self.url)
 
@@ -192,19 +210,25 @@ class PostgresStore:
                 yield connection
             finally:
                 self._thread.connection = None
+            if connection.info.transaction_status == TransactionStatus.INERROR:
+                raise StoreError(f"{self.url}: a step of a transaction has failed, so nothing of it is kept")
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        """The connection of this thread's transaction, or one for the block alone."""
+        """The connection of this thread's transaction, or one for the block alone, for a statement that needs none."""
         outer: Connection | None = getattr(self._thread, "connection", None)
         if outer is not None:
-            yield outer
+            with self._server.errors():
+                yield outer
             return
         with self._server.connection() as connection:
             yield connection
 
     def upsert(self, table: Table, rows: pa.Table | Iterable[pa.Table], known_at: datetime) -> Changes:
         """See `Store.upsert`."""
+        if isinstance(rows, pa.Table) and len(rows) <= writing.FEW_ROWS:
+            with self._reading() as connection:
+                return writing.upsert_few(connection, self._layout(connection, table), known_when_it_happened(table, rows), known_at)
         with self._writing() as connection:
             layout = self._layout(connection, table)
             if isinstance(rows, pa.Table):
@@ -216,13 +240,15 @@ class PostgresStore:
         """How a table's records lie in the database. Raises `StoreError` for a feature set that is not registered."""
         if table.name in RECORD_LAYOUTS:
             return RECORD_LAYOUTS[table.name]()
-        found = connection.execute("SELECT features, event_window FROM registry WHERE version = %s", [table.name]).fetchone()
-        if found is None:
-            raise StoreError(f"{self.url} has no feature set {table.name}; run asof apply")
-        features, window = found
-        assert isinstance(features, list)
-        assert window is None or isinstance(window, timedelta)
-        return Vectors(table.name, tuple(features), window // timedelta(microseconds=1) if window else 0)
+        if table.name not in self._layouts:  # a registered feature set never changes
+            found = connection.execute("SELECT features, event_window FROM registry WHERE version = %s", [table.name]).fetchone()
+            if found is None:
+                raise StoreError(f"{self.url} has no feature set {table.name}; run asof apply")
+            features, window = found
+            assert isinstance(features, list)
+            assert window is None or isinstance(window, timedelta)
+            self._layouts[table.name] = Vectors(table.name, tuple(features), window // timedelta(microseconds=1) if window else 0)
+        return self._layouts[table.name]
 
     def read(
         self, table: Table, selection: Selection, columns: tuple[str, ...] | None = None, *, ordered: bool = True
@@ -359,11 +385,15 @@ class PostgresStore:
     def changes(self, name: str) -> tuple[pa.Table, str]:
         """See `Store.changes`."""
         with self._server.connection() as connection:
-            since = connection.execute(FOLLOWED_SQL, [FOLLOWING + name]).fetchone()
-            now = connection.execute("SELECT pg_current_snapshot()::text").fetchone()
-            if since in (None, ("",)) or since is None or now is None:
-                raise NotFound(f"{name} does not follow what changes in {self.url}")
-            return _joined(copied_out(connection, CHANGES_SQL, [*since, *now, *since], CHANGES), CHANGES), str(now[0])
+            rows = connection.execute(CHANGES_SQL, [FOLLOWING + name], binary=True).fetchall()
+        since, now, *first = rows[0]
+        if since is None:
+            raise NotFound(f"{name} does not follow what changes in {self.url}")
+        columns = list(zip(*rows, strict=True))[2:] if first[0] is not None else [()] * 4
+        moments, counts = times(list(columns.pop()))
+        each = pa.array(np.repeat(np.arange(len(counts)), counts))
+        table = pa.table([*(pa.array(column, pa.string()).take(each) for column in columns), pa.array(moments).cast(UTC)], schema=CHANGES)
+        return table.sort_by([(column, "ascending") for column in CHANGES.names]), str(now)
 
     def positions(self, prefix: str) -> dict[str, str]:
         """See `Store.positions`."""
@@ -373,19 +403,24 @@ class PostgresStore:
 
     def move(self, positions: Mapping[str, str], since: Mapping[str, str] | None = None) -> None:
         """See `Store.move`. Of two readers that move the same position, the second waits for what becomes of the first."""
-        with self._writing() as connection:
-            for name, position in sorted(positions.items()):
-                if since is None:
-                    connection.execute(MOVE_SQL, [name, position])
-                elif not self._moved(connection, name, position, since.get(name)):
-                    raise Overtaken(f"{self.url}: another reader has moved {name}")
-            if any(name.startswith(FOLLOWING) for name in positions):
-                connection.execute(PRUNE_SQL.encode())
+        names, places = list(positions), list(positions.values())
+        with self._reading() as connection:
+            if since is None and any(name.startswith(FOLLOWING) for name in names):
+                connection.execute(PRUNE_SQL.encode(), [names, places, names, names, places])
+            elif since is None:
+                connection.execute(MOVE_SQL, [names, places])
+        if since is not None:
+            with self._writing() as connection:
+                self._move_on(connection, positions, since)
 
-    def _moved(self, connection: Connection, name: str, position: str, since: str | None) -> bool:
-        if since is None:
-            return connection.execute(f"{MOVE_FIRST_SQL} ON CONFLICT DO NOTHING", [name, position]).rowcount == 1
-        return connection.execute(MOVE_ON_SQL, [position, name, since]).rowcount == 1
+    def _move_on(self, connection: Connection, positions: Mapping[str, str], since: Mapping[str, str]) -> None:
+        known = [name for name in positions if name in since]
+        given = [known, [positions[name] for name in known], [since[name] for name in known]]
+        moved = {name for (name,) in connection.execute(MOVE_ON_SQL, given)} if known else set[object]()
+        first = sorted(positions.keys() - since.keys())
+        moved |= {name for name in first if connection.execute(MOVE_FIRST_SQL, [name, positions[name]]).rowcount == 1}
+        if overtaken := sorted(positions.keys() - moved):
+            raise Overtaken(f"{self.url}: another reader has moved {overtaken[0]}")
 
     def refresh(self) -> None:
         """See `Store.refresh`: the view of the newest vectors."""

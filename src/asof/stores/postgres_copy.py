@@ -1,4 +1,4 @@
-"""PostgreSQL's binary COPY format, whole columns at a time: Arrow tables to bytes, and rows of bytes to Arrow tables.
+"""PostgreSQL's binary formats, whole columns at a time: Arrow tables to what COPY takes, its rows to tables, columns to arrays.
 
 A row is the number of its fields and then each field: its length (-1 where it is null) and so many bytes, all numbers big-endian. A list
 is a field that holds a header and then its items, each laid out as a field again. Rows differ in length, so nothing lies at a fixed
@@ -20,6 +20,8 @@ from asof.records import UTC
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 END = b"\xff\xff"
+_EMPTY = bytes(8)
+"""How an array of no items begins."""
 CHUNK_ROWS = 4_096
 """Rows that are laid out at a time: their bytes stay in the processor's cache, and on their way in the socket's buffer."""
 
@@ -29,8 +31,10 @@ EPOCH = 946_684_800_000_000
 """2000-01-01, where PostgreSQL's times begin, in microseconds since 1970."""
 LAST = np.iinfo(np.int64).max
 """How PostgreSQL writes the time `infinity`; `-infinity` is one below its negative."""
-TEXT, FLOAT8 = 25, 701
-"""The numbers of the types that lists are of."""
+KINDS = {pa.string(): 25, pa.float64(): 701, pa.int64(): 20, pa.bool_(): 16, UTC: 1184}
+"""The numbers of the types that lists and arrays are of."""
+ARRAY_HEAD, ARRAY_ITEM = 20, 12
+"""Bytes before the items of an array of one dimension, and of each item of eight bytes that is there."""
 
 Row = bytes | bytearray | memoryview
 Bytes = NDArray[np.uint8]
@@ -58,6 +62,23 @@ def decoded(rows: Iterable[Row], schema: pa.Schema, batch_rows: int) -> Iterator
             batches = []
     if batches:
         yield pa.Table.from_batches(batches)
+
+
+def array(column: pa.Array) -> bytes:
+    """A column as the value of one array, which a statement takes as a parameter."""
+    items = _fields(column)
+    at = ARRAY_HEAD + _offsets(items.sizes)
+    out = np.empty(at[-1], np.uint8)
+    _put(out, np.zeros(1, np.int64), np.array([[1, 1, KINDS[column.type], len(column), 1]], ">i4"))
+    items.write(out, at[:-1])
+    return out.tobytes() if len(column) else _EMPTY + KINDS[column.type].to_bytes(4, "big")
+
+
+def times(arrays: list[bytes]) -> tuple[Ints, Ints]:
+    """The times of some arrays that hold no null, in microseconds since 1970, and how many each has."""
+    counts = np.array([(len(one) - ARRAY_HEAD) // ARRAY_ITEM for one in arrays], np.int64)
+    items = np.frombuffer(b"".join([one[ARRAY_HEAD:] for one in arrays]), np.dtype([("length", ">i4"), ("time", ">i8")]))
+    return items["time"].astype(np.int64) + EPOCH, counts
 
 
 @dataclass(frozen=True)
@@ -133,7 +154,7 @@ def _text_fields(column: pa.Array, there: Bools) -> _Fields:
 def _list_fields(column: pa.Array, there: Bools) -> _Fields:
     counts = np.asarray(column.value_lengths().fill_null(0)).astype(np.int64)
     items, firsts = _fields(column.flatten()), _offsets(counts)
-    kind = FLOAT8 if pa.types.is_floating(column.type.value_type) else TEXT
+    kind = KINDS[column.type.value_type]
     before = _offsets(items.sizes)
     sizes = np.where(counts > 0, 20, np.where(there, 12, 0)) + np.diff(before[firsts])
 

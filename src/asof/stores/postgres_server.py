@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import psycopg
 from psycopg import errors
+from psycopg.adapt import Dumper
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from asof.errors import RowsRefused, StoreError
@@ -48,6 +49,20 @@ LOST = (
 """What a server says before it hangs up."""
 
 
+class Array(bytes):
+    """The value of a parameter that is an array, as the server has it. The statement says of what type: `?::text[]`."""
+
+
+class _ArrayDumper(Dumper):
+    """Passes it on."""
+
+    format = psycopg.pq.Format.BINARY
+
+    def dump(self, value: bytes) -> bytes:
+        """The value itself."""
+        return value
+
+
 class Server:
     """One database of a server. Connections that are not in use are kept; each is used by one thread at a time."""
 
@@ -84,6 +99,7 @@ class Server:
         except psycopg.OperationalError as error:
             said = _first_line(error)
             raise StoreError(f"{self.url} cannot be reached: {said}. Is the server running, and is the store's URL right?") from error
+        connection.adapters.register_dumper(Array, _ArrayDumper)
         connection.execute(_SESSION)
         return connection
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asof.records import BARS, FLAGS, PRICES, UTC, VECTOR_KEYS, floats
-from asof.stores.statements import column_types, listed, placed, quoted
+from asof.stores.statements import column_type, column_types, listed, placed, quoted
 from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, BOOKS_TABLE, EVENTS_TABLE, QUOTES_TABLE, TRADES_TABLE, Table
 
 VECTORS = pa.schema(
@@ -93,16 +93,21 @@ class Layout:
         columns = f'{column_types(self.stored.schema)}, "row" BIGINT'
         return f"CREATE TEMP TABLE IF NOT EXISTS {self.staged} ({columns}) ON COMMIT DELETE ROWS"
 
-    def insert(self) -> str:
-        """Inserts the staged rows. Its parameters are those `given`."""
+    def insert(self, source: str | None = None) -> str:
+        """Inserts the staged rows, or those of another source. Its parameters are those `given`, and the source's."""
         names = self.stored.schema.names
         return (
             f"INSERT INTO {self.name} AS m ({listed([*names, *self.given])})"
-            f" SELECT {', '.join(map(self.staged_value, names))}{', ?::timestamptz' * len(self.given)} FROM {self.staged} s"
+            f" SELECT {', '.join(map(self.staged_value, names))}{', ?::timestamptz' * len(self.given)} FROM {source or self.staged} s"
         )
 
-    def merge(self, there: str | None) -> str:
-        """Inserts the staged rows that are new, updates those that differ, and tells how many of each.
+    def arrays(self, records: pa.Table) -> tuple[str, pa.Table]:
+        """A source of a few rows that needs no table: a query of them, and the columns that are its parameters, as arrays."""
+        columns = self.rows(records)
+        return f"(SELECT * FROM {_unnested(columns.schema)})", columns
+
+    def merge(self, there: str | None, source: str | None = None) -> str:
+        """Inserts the staged rows (or those of another source) that are new, updates those that differ, and tells how many of each.
 
         Those that are the same are left out by comparing with the rows `there`, and without it with each one's own, looked up by its key
         (the planner is not asked: it would rather scan a large table for a few rows); they cost no write. What another process does
@@ -117,7 +122,7 @@ class Layout:
         updates = [f"{quoted(c)} = {self.merged(c, 'excluded')}" for c in rest]
         updates += [f"{quoted(c)} = excluded.{quoted(c)}" for c in self.given[:-1]]
         return (
-            f"WITH written AS ({self.insert()} LEFT JOIN {known}"
+            f"WITH written AS ({self.insert(source)} LEFT JOIN {known}"
             f" WHERE m.instrument_id IS NULL OR {self.changed('s')} ORDER BY {self.order()}"
             f" ON CONFLICT ({listed(self.stored.key)}) DO UPDATE SET {', '.join(updates)},"
             " known_from = greatest(excluded.known_from, m.known_from + INTERVAL '1 microsecond')"
@@ -185,6 +190,11 @@ class Books(Layout):
     stored = BOOKS_TABLE
 
 
+def _unnested(columns: pa.Schema) -> str:
+    """The rows of arrays that are given as parameters, one for each column."""
+    return f"unnest({', '.join(f'?::{column_type(field.type)}[]' for field in columns)}) AS given ({listed(columns.names)})"
+
+
 def bytewise(name: str, table: Table, of: str | None = None) -> str:
     """A column to order by: texts in the order that Arrow and Python have, which the table of another program may not have."""
     return listed([name], of) + (' COLLATE "C"' if pa.types.is_string(table.schema.field(name).type) else "")
@@ -211,15 +221,25 @@ class Vectors(Layout):
 
     def rows(self, records: pa.Table) -> pa.Table:
         """Vectors with their values in an array, null where one is missing, and the ends of their event window."""
+        made = self._made(records) | {"features": _arrays([records[name] for name in self.features])}
+        return pa.table([made[name] if name in made else records[name] for name in VECTORS.names], VECTORS)
+
+    def _made(self, records: pa.Table) -> dict[str, pa.Array | pa.ChunkedArray]:
+        """The columns that vectors have in the database beside their own."""
         window = pa.scalar(self.event_window, pa.duration("us")) if self.event_window else pa.scalar(None, pa.duration("us"))
         start = pc.subtract(records["ts"], window)
-        made = {
-            "feature_set_version": pa.repeat(pa.scalar(self.version), len(records)),
-            "features": _arrays([records[name] for name in self.features]),
-            "event_window_start": start,
-            "event_window_end": pc.add(start, window),
-        }
-        return pa.table([made[name] if name in made else records[name] for name in VECTORS.names], VECTORS)
+        version = pa.repeat(pa.scalar(self.version), len(records))
+        return {"feature_set_version": version, "event_window_start": start, "event_window_end": pc.add(start, window)}
+
+    def arrays(self, records: pa.Table) -> tuple[str, pa.Table]:
+        """Vectors with a column for each feature, and flags in one text."""
+        kinds = {"features": [(name, pa.float64()) for name in self.features], "quality_flags": [("quality_flags", pa.string())]}
+        columns = pa.schema([field for name in VECTORS.names for field in kinds.get(name, [VECTORS.field(name)])])
+        made = self._made(records) | {"quality_flags": pc.binary_join(records["quality_flags"], ",")}
+        values = {"features": f"ARRAY[{listed(self.features)}]", "quality_flags": "string_to_array(quality_flags, ',')"}
+        chosen = ", ".join(f"{values.get(name, quoted(name))} AS {quoted(name)}" for name in VECTORS.names)
+        given = [made[name] if name in made else records[name] for name in columns.names]
+        return f"(SELECT {chosen} FROM {_unnested(columns)})", pa.table(given, schema=columns)
 
     def value(self, name: str, of: str) -> str:
         """A feature by its place in the array."""

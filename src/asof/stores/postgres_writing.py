@@ -1,8 +1,9 @@
 """Upserts into PostgreSQL, inside of the transaction that a connection is in.
 
-1. Rows that lie where no others do are new, all of them: a table of them is copied into place, a stream is staged and inserted. Should
+1. A few rows are the parameters of one statement, which compares them with what is there and writes what differs.
+2. More rows that lie where no others do are new, all of them: a table of them is copied into place, a stream is staged and inserted. Should
    another process have put one there meanwhile, or a stream repeat a key, that is undone, and they go the long way.
-2. The long way: staged rows that repeat a key are settled, the others compared with what is there, and what differs is written.
+3. The long way: staged rows that repeat a key are settled, the others compared with what is there, and what differs is written.
 """
 
 from __future__ import annotations
@@ -15,15 +16,29 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import errors
 
-from asof.records import UTC
-from asof.stores.postgres_copy import CHUNK_ROWS, decoded, encoded
-from asof.stores.postgres_server import Connection, query
+from asof.records import UTC, one_chunk
+from asof.stores.postgres_copy import CHUNK_ROWS, array, decoded, encoded
+from asof.stores.postgres_server import Array, Connection, query
 from asof.stores.postgres_tables import Extent, Layout
 from asof.stores.statements import clashing, column_type, listed, quoted, settled
 from asof.stores.store import Changes
 
 ANALYZED_ROWS = 10_000
 """From how many staged rows on the planner should know what they are like; fewer are each looked up by their key."""
+
+
+FEW_ROWS = 2_000
+"""Up to so many rows one statement is faster than staging, and a look whether others are there."""
+
+
+def upsert_few(connection: Connection, layout: Layout, records: pa.Table, known_at: datetime) -> Changes:
+    """Upsert a few rows that hold each key once, in one statement, which needs no transaction around it."""
+    if not len(records):
+        return Changes()
+    source, columns = layout.arrays(records)
+    given = [Array(array(one_chunk(column))) for column in columns.columns]
+    counts = connection.execute(query(layout.merge(None, source)), [*[known_at] * len(layout.given), *given]).fetchone()
+    return _counted(counts, len(records))
 
 
 def upsert_table(connection: Connection, layout: Layout, records: pa.Table, known_at: datetime) -> Changes:
@@ -126,11 +141,15 @@ def _merge(connection: Connection, layout: Layout, extent: Extent, known_at: dat
     if there:
         connection.execute(query(f"ANALYZE {layout.staged}"))
     counts = connection.execute(query(layout.merge(there)), [known_at] * len(layout.given) + parameters).fetchone()
+    return _counted(counts, staged)
+
+
+def _counted(counts: tuple[object, ...] | None, rows: int) -> Changes:
     assert counts is not None
     inserted, corrected = counts
     assert isinstance(inserted, int)
     assert isinstance(corrected, int)
-    return Changes(inserted, corrected, staged - inserted - corrected)
+    return Changes(inserted, corrected, rows - inserted - corrected)
 
 
 def _take_out_clashes(connection: Connection, layout: Layout, schema: pa.Schema) -> tuple[pa.Table | None, int]:
