@@ -2,8 +2,8 @@
 
 1. `Follower.catch_up` asks the store what has changed since it last moved. Bars that have not closed are kept in a list, until they have.
 2. `_spans` joins changed times that are near one another into spans of time, and `_parts` cuts these into pieces of bounded size.
-3. A piece's bars are read with the lookback around them, and computed by the engine as a backfill would. Where that fails, it is tried
-   for half of the instruments at a time: one that fails does not stop the others.
+3. A piece's bars are read with the lookback around them, where that is not in memory (`asof.jobs.window`), and computed by the engine as
+   a backfill would. Where that fails, it is tried for half of the instruments at a time: one that fails does not stop the others.
 4. Changed bars of a higher timeframe reach the vectors of bars that see them, which are pieces of their own (`asof.jobs.sightings`).
 5. `_reached` tells which of these bars a change can reach. Their vectors alone are upserted; those of bars that are gone are withdrawn.
 6. When all is written, the follower moves on. Killed before that, it does the same again, which changes nothing.
@@ -15,6 +15,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC as ZONE
 from datetime import datetime, timedelta
@@ -29,8 +30,9 @@ from asof.jobs import sightings
 from asof.jobs.backfill import Progress, backfill
 from asof.jobs.panels import SortedBars, sort_bars
 from asof.jobs.parts import MEMORY
+from asof.jobs.window import Window
 from asof.jobs.work import Report, Work, joined
-from asof.records import BARS, UTC, Bools, micros
+from asof.records import BARS, UTC, Bools, micros, one_chunk
 from asof.stores.store import BARS_TABLE, CHANGES, FOLLOWING, SPANS, Changes, Selection
 from asof.telemetry.traces import span
 from asof.timeframes import timeframe as timeframe_micros
@@ -52,6 +54,8 @@ class Follower:
     instruments: frozenset[str] | None = None
     tell: Callable[[Work, pa.Table, pa.Table], None] = lambda work, made, gone: None
     """Told of vectors that were stored, and of the keys of those that were withdrawn, before the follower moves on."""
+    window: Window = field(default_factory=Window)
+    """Bars that are kept from one time to the next."""
 
     @property
     def name(self) -> str:
@@ -88,11 +92,27 @@ class Follower:
         found, position = self.work.store.changes(self.name)
         relevant, still_open, higher = _sorted_out(self.work, pa.concat_tables([found, self._waited_for()]), self.instruments)
         for part in itertools.chain(_parts(self.work, relevant), _parts_that_see(self.work, higher)):
-            yield _recompute(self.work, part, self.tell)
+            yield self._recompute(part)
         self._move(set(zip(still_open["instrument_id"].to_pylist(), still_open["time"].to_pylist(), strict=True)), position)
         if len(still_open):
             first = int(self.work.closes(still_open["instrument_id"], still_open["time"]).min())
             yield Report(next_close=datetime.fromtimestamp(first / 1_000_000, ZONE))
+
+    def _recompute(self, part: Part) -> Report:
+        work = self.work
+        made, gone, failed = _computed(work, part, self.window)
+        changes, withdrawn, began = Changes(), 0, time.perf_counter()
+        with span("upsert", vectors=len(made)), work.store.transaction() if len(gone) else nullcontext():  # a step alone needs none
+            if len(made):
+                changes = work.store.upsert(work.table, made, work.now)
+            if len(gone):
+                withdrawn = work.store.withdraw(work.table, gone, work.now)
+        writing = time.perf_counter() - began
+        if len(made) or len(gone):
+            self.tell(work, made, gone)
+        for instrument, reason in failed.items():
+            work.log("COMPUTATION_FAILED", json.dumps({"reason": reason}), (instrument,))
+        return replace(Report.of(made, changes, writing), withdrawn=withdrawn, failed=failed)
 
     def _waiting(self) -> set[tuple[str, datetime]]:
         """The bars that had not closed: instrument and time."""
@@ -186,33 +206,17 @@ def _codes(names: pa.ChunkedArray) -> Ints:
     return np.asarray(pc.index_in(names, pc.unique(names)).combine_chunks()).astype(np.int64)
 
 
-def _recompute(work: Work, part: Part, tell: Callable[[Work, pa.Table, pa.Table], None]) -> Report:
-    made, gone, failed = _computed(work, part)
-    changes, withdrawn, began = Changes(), 0, time.perf_counter()
-    with span("upsert", vectors=len(made)), work.store.transaction():
-        if len(made):
-            changes = work.store.upsert(work.table, made, work.now)
-        if len(gone):
-            withdrawn = work.store.withdraw(work.table, gone, work.now)
-    writing = time.perf_counter() - began
-    if len(made) or len(gone):
-        tell(work, made, gone)
-    for instrument, reason in failed.items():
-        work.log("COMPUTATION_FAILED", json.dumps({"reason": reason}), (instrument,))
-    return replace(Report.of(made, changes, writing), withdrawn=withdrawn, failed=failed)
-
-
-def _computed(work: Work, part: Part) -> tuple[pa.Table, pa.Table, dict[str, str]]:
+def _computed(work: Work, part: Part, window: Window) -> tuple[pa.Table, pa.Table, dict[str, str]]:
     """The vectors that the changes reach, the keys of those whose bars are gone, and why instruments failed."""
     try:
-        return *_reached_vectors(work, part), {}
+        return *_reached_vectors(work, part, window), {}
     except StoreError:
         raise
     except (AsofError, ArithmeticError, ValueError, pa.ArrowException) as error:
         names = part.instruments
         if len(names) == 1:
             return work.table.schema.empty_table(), _keys(work, part.changes.slice(0, 0)), {names[0]: str(error)}
-    halves = [_computed(work, part.of(half)) for half in (names[: len(names) // 2], names[len(names) // 2 :])]
+    halves = [_computed(work, part.of(half), window) for half in (names[: len(names) // 2], names[len(names) // 2 :])]
     return (
         pa.concat_tables([made for made, _, _ in halves]),
         pa.concat_tables([gone for _, gone, _ in halves]),
@@ -220,17 +224,14 @@ def _computed(work: Work, part: Part) -> tuple[pa.Table, pa.Table, dict[str, str
     )
 
 
-def _reached_vectors(work: Work, part: Part) -> tuple[pa.Table, pa.Table]:
+def _reached_vectors(work: Work, part: Part, window: Window) -> tuple[pa.Table, pa.Table]:
     with span("read"):
-        bars = work.store.around(work.timeframe, part.spans, work.feature_set.lookback - 1, work.columns)
-    bars = bars.filter(pc.less_equal(bars["ts"], pa.scalar(work.last_closed, UTC)))
-    if len(part.spans) > 1:
-        bars = bars.group_by(bars.column_names).aggregate([])  # a bar near two spans comes twice
+        bars = window.around(work, part.spans)
     with span("compute", feature_set=work.feature_set.version, timeframe=work.timeframe):
         vectors = work.vectors(bars, Selection(instruments=tuple(part.instruments)))
     reached, gone = _reached(work, vectors, part.changes)
     if len(part.seen):
-        reached |= _sees(work, sort_bars(work.only_closed(bars)), part.seen)
+        reached |= _sees(work, sort_bars(bars), part.seen)
     return vectors.filter(pa.array(reached)), _keys(work, part.changes.filter(pa.array(gone)))
 
 
@@ -241,17 +242,43 @@ def _keys(work: Work, changes: pa.Table) -> pa.Table:
 
 
 def _reached(work: Work, vectors: pa.Table, changes: pa.Table) -> tuple[Bools, Bools]:
-    """Which vectors the changes reach, and which changes are of bars that are not there."""
-    reached, gone = np.zeros(len(vectors), np.bool_), np.zeros(len(changes), np.bool_)
-    ts, times = micros(vectors["ts"]), micros(changes["time"])
-    of = {kind: np.asarray(pc.equal(changes["kind"], kind)) for kind in ("bars", "events", "actions")}
-    rows_of = _rows_of(vectors["instrument_id"])
-    for name, changed in _rows_of(changes["instrument_id"]).items():
-        rows = rows_of.get(name, np.zeros(0, np.int64))
-        bars, events, actions = (changed[mine[changed]] for mine in of.values())
-        reach = Reach(ts[rows], work.feature_set.lookback, work.feature_set.event_window)
-        reached[rows], gone[bars] = reach.of(times[bars], times[events], times[actions])
-    return reached, gone
+    """Which vectors, which are by instrument and time, the changes reach; and which changes are of bars that are not there.
+
+    A bar reaches its own vector and those of the `lookback - 1` bars behind it; one that is gone, those that were behind it. An event
+    reaches the vectors of bars that open from its time on, until the event window is over. An action
+    reaches the vectors of the `lookback - 1` bars from its ex-date on, which have a bar before it in their windows.
+    """
+    rows, lookback = Rows(vectors), work.feature_set.lookback
+    names, times = np.asarray(pc.fill_null(pc.index_in(changes["instrument_id"], rows.names), -1)).astype(np.int64), micros(changes["time"])
+    bars, events, actions = (np.asarray(pc.equal(changes["kind"], kind)) & (names >= 0) for kind in ("bars", "events", "actions"))
+    first = rows.since(names, times)
+    there = bars & (np.append(rows.ts, -1)[first] == times) & (first < rows.stops[names])
+    spans = [(first[bars], (first + lookback - ~there)[bars]), (first[actions], first[actions] + lookback - 1)]
+    spans.append((first[events], rows.since(names[events], times[events] + work.feature_set.event_window + 1)))
+    steps = np.zeros(len(rows.ts) + 1, np.int64)
+    for (begins, ends), of in zip(spans, (bars, actions, events), strict=True):
+        np.add.at(steps, begins, 1)
+        np.add.at(steps, np.minimum(ends, rows.stops[names[of]]), -1)
+    return np.cumsum(steps)[:-1] > 0, np.asarray(pc.equal(changes["kind"], "bars")) & ~there
+
+
+class Rows:
+    """The rows of a table that is by instrument and time: its `names`, and where the rows of each stop."""
+
+    def __init__(self, table: pa.Table) -> None:
+        coded = one_chunk(table["instrument_id"]).dictionary_encode()
+        self.names, self.ts = coded.dictionary, micros(table["ts"])
+        codes = np.asarray(coded.indices).astype(np.int64)
+        self.stops = np.append(np.searchsorted(codes, np.arange(len(self.names)), side="right"), 0)
+        self._moments = np.unique(self.ts)
+        self._keys = self._key(codes, self.ts)
+
+    def since(self, names: Ints, times: Ints) -> Ints:
+        """The first row of each instrument, by its number, from a time on; where it stops, where it has none."""
+        return np.searchsorted(self._keys, self._key(names, times))
+
+    def _key(self, names: Ints, times: Ints) -> Ints:
+        return np.asarray(names * (len(self._moments) + 1) + np.searchsorted(self._moments, times))
 
 
 def _sees(work: Work, bars: SortedBars, seen: pa.Table) -> Bools:
@@ -270,31 +297,3 @@ def _rows_of(names: pa.ChunkedArray) -> dict[str, Ints]:
     order = np.argsort(codes, kind="stable")
     ends = np.searchsorted(codes[order], np.arange(len(coded.dictionary) + 1))
     return {name: order[ends[k] : ends[k + 1]] for k, name in enumerate(coded.dictionary.to_pylist())}
-
-
-@dataclass(frozen=True)
-class Reach:
-    """What changes can reach among the bars of one instrument, which open at `ts`."""
-
-    ts: Ints
-    lookback: int
-    event_window: int
-
-    def of(self, bars: Ints, events: Ints, actions: Ints) -> tuple[Bools, Bools]:
-        """For each bar whether a changed bar, event or action reaches its vector; and for each changed bar whether it is gone.
-
-        A bar reaches its own vector and those of the `lookback - 1` bars behind it; one that is gone, those that were behind it. An event
-        reaches the vectors of bars that open from its time on, until the event window is over. An action
-        reaches the vectors of the `lookback - 1` bars from its ex-date on, which have a bar before it in their windows.
-        """
-        first = np.searchsorted(self.ts, bars)
-        there = np.append(self.ts, -1)[first] == bars
-        spans = [(first, first + self.lookback - ~there)]
-        spans.append((np.searchsorted(self.ts, events), np.searchsorted(self.ts, events + self.event_window, side="right")))
-        first = np.searchsorted(self.ts, actions)
-        spans.append((first, first + self.lookback - 1))
-        steps = np.zeros(len(self.ts) + 1, np.int64)
-        for begins, ends in spans:
-            np.add.at(steps, begins, 1)
-            np.add.at(steps, np.minimum(ends, len(self.ts)), -1)
-        return np.cumsum(steps)[:-1] > 0, ~there

@@ -51,24 +51,23 @@ def lines(feature_set: FeatureSet, vectors: pa.Table) -> Iterator[tuple[str, byt
 
     A stream publishes thousands a second, so what many vectors share is written once, and nothing is looked up row by row.
     """
+    version = feature_set.version
     for batch in vectors.to_batches(max_chunksize=10_000):
-        version, instruments, frames = feature_set.version, batch["instrument_id"].to_pylist(), batch["timeframe"].to_pylist()
-        opens, constants = _times(batch["ts"]), _quoted(batch["pipeline_version"])
-        rest = zip(
-            _features(feature_set, batch), _flags(batch), _times(batch["computed_at"]), constants, _seen(feature_set, batch), strict=True
-        )
-        names, in_json = _quoted(batch["instrument_id"]), _quoted(batch["timeframe"])
+        instruments, frames, names = batch["instrument_id"].to_pylist(), batch["timeframe"].to_pylist(), _quoted(batch["instrument_id"])
+        in_json, pipelines = _quoted(batch["timeframe"]), _quoted(batch["pipeline_version"])
+        opens, computed_at = _times(batch["ts"]), _times(batch["computed_at"])
+        rest = zip(_features(feature_set, batch), _flags(batch), computed_at, pipelines, _seen(feature_set, batch), strict=True)
         for place, (features, flags, computed, pipeline, seen) in enumerate(rest):
-            if features:
-                name, frame, ts = instruments[place], frames[place], opens[place]
-                yield (
-                    name,
-                    (
-                        f'{{"schema_version":"{SCHEMA_VERSION}","feature_id":"{feature_id(name, frame, ts, version)}","instrument_id":{names[place]}'
-                        f',"timeframe":{in_json[place]},"ts_utc":"{ts}","feature_set_version":"{version}","features":{{{features}}}'
-                        f',"quality_flags":[{flags}],"computed_at_utc":"{computed}","pipeline_version":{pipeline},"source_refs":{{{seen}}}}}'
-                    ).encode(),
-                )
+            if not features:
+                continue
+            name, frame, ts = instruments[place], frames[place], opens[place]
+            line = (
+                f'{{"schema_version":"{SCHEMA_VERSION}","feature_id":"{feature_id(name, frame, ts, version)}"'
+                f',"instrument_id":{names[place]},"timeframe":{in_json[place]},"ts_utc":"{ts}","feature_set_version":"{version}"'
+                f',"features":{{{features}}},"quality_flags":[{flags}],"computed_at_utc":"{computed}","pipeline_version":{pipeline}'
+                f',"source_refs":{{{seen}}}}}'
+            )
+            yield name, line.encode()
 
 
 def _features(feature_set: FeatureSet, batch: pa.RecordBatch) -> Iterator[str]:

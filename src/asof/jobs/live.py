@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from asof.errors import BrokerError, NotFound, Stopped, StoreError
 from asof.features.feature_set import FeatureSet
 from asof.jobs.following import Follower
 from asof.jobs.resampling import Resampled, Resampling
+from asof.jobs.window import Window
 from asof.jobs.work import Report, Work
 from asof.records import UTC
 from asof.stores.store import SPANS, Selection, Store
@@ -93,6 +95,7 @@ class Live:
     trouble: StoreError | BrokerError | None = None
     """What failed last, of the store or the broker."""
     _works: dict[tuple[str, str], Work] = field(default_factory=dict)
+    _windows: dict[tuple[str, str], Window] = field(default_factory=lambda: defaultdict(Window))
     _met: set[tuple[str, str]] = field(default_factory=set)
     _newest: dict[str, datetime] = field(default_factory=dict)
     _refreshed: float = -1e9
@@ -157,6 +160,7 @@ class Live:
         except (StoreError, BrokerError) as error:
             failed.append(str(error))
             self.trouble = error
+            self._windows.clear()
             who, up = ("store", self.metrics.store_up) if isinstance(error, StoreError) else ("broker", self.metrics.broker_up)
             up.set(0)
             self.metrics.compute_failed.labels(who).inc()
@@ -165,8 +169,9 @@ class Live:
             log.error("the %s failed", who, extra=told)  # noqa: TRY400  # the error says all
 
     def _keep_up(self, work: Work) -> Report:
-        follower, done = Follower(work, "service", self.plan.instruments, self.published.tell), Report()
-        if (key := (work.feature_set.version, work.timeframe)) not in self._met:
+        key, done = (work.feature_set.version, work.timeframe), Report()
+        follower = Follower(work, "service", self.plan.instruments, self.published.tell, self._windows[key])
+        if key not in self._met:
             done = self._meet(follower)
             self._tell(work, done)
             self.published.begin(work)

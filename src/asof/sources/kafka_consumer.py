@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, TopicPartition
 
 from asof.sources.kafka import ASK_SECONDS, CONSUMER, CONSUMER_DEFAULTS, Brokers, Message, Partition, partition_of
 
-LINGER_SECONDS = 0.005
+LINGER_SECONDS = 0.001
 """How long to wait for more once there is a first message."""
 
 Starts = Callable[[list[Partition]], Mapping[Partition, int]]
