@@ -20,8 +20,6 @@ from asof.records import UTC
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 END = b"\xff\xff"
-_EMPTY = bytes(8)
-"""How an array of no items begins."""
 CHUNK_ROWS = 4_096
 """Rows that are laid out at a time: their bytes stay in the processor's cache, and on their way in the socket's buffer."""
 
@@ -33,8 +31,10 @@ LAST = np.iinfo(np.int64).max
 """How PostgreSQL writes the time `infinity`; `-infinity` is one below its negative."""
 KINDS = {pa.string(): 25, pa.float64(): 701, pa.int64(): 20, pa.bool_(): 16, UTC: 1184}
 """The numbers of the types that lists and arrays are of."""
-ARRAY_HEAD, ARRAY_ITEM = 20, 12
-"""Bytes before the items of an array of one dimension, and of each item of eight bytes that is there."""
+ARRAY_HEAD = 20
+"""Bytes before the items of an array of one dimension."""
+ITEM = np.dtype([("length", ">i4"), ("bits", ">i8")])
+"""An item of eight bytes that is there."""
 
 Row = bytes | bytearray | memoryview
 Bytes = NDArray[np.uint8]
@@ -66,19 +66,24 @@ def decoded(rows: Iterable[Row], schema: pa.Schema, batch_rows: int) -> Iterator
 
 def array(column: pa.Array) -> bytes:
     """A column as the value of one array, which a statement takes as a parameter."""
-    items = _fields(column)
-    at = ARRAY_HEAD + _offsets(items.sizes)
-    out = np.empty(at[-1], np.uint8)
-    _put(out, np.zeros(1, np.int64), np.array([[1, 1, KINDS[column.type], len(column), 1]], ">i4"))
-    items.write(out, at[:-1])
-    return out.tobytes() if len(column) else _EMPTY + KINDS[column.type].to_bytes(4, "big")
+    kind = KINDS[column.type]
+    head = np.array([1, 1, kind, len(column), 1] if len(column) else [0, 0, kind], ">i4").tobytes()
+    if column.null_count or not (pa.types.is_primitive(column.type) and column.type.bit_width == 64):
+        fields = _fields(column)
+        at = _offsets(fields.sizes)
+        out = np.empty(at[-1], np.uint8)
+        fields.write(out, at[:-1])
+        return head + out.tobytes()
+    items = np.empty(len(column), ITEM)
+    items["length"], items["bits"] = 8, _big_endian(column).view(">i8")
+    return head + items.tobytes()
 
 
 def times(arrays: list[bytes]) -> tuple[Ints, Ints]:
     """The times of some arrays that hold no null, in microseconds since 1970, and how many each has."""
-    counts = np.array([(len(one) - ARRAY_HEAD) // ARRAY_ITEM for one in arrays], np.int64)
-    items = np.frombuffer(b"".join([one[ARRAY_HEAD:] for one in arrays]), np.dtype([("length", ">i4"), ("time", ">i8")]))
-    return items["time"].astype(np.int64) + EPOCH, counts
+    counts = np.array([(len(one) - ARRAY_HEAD) // ITEM.itemsize for one in arrays], np.int64)
+    items = np.frombuffer(b"".join([one[ARRAY_HEAD:] for one in arrays]), ITEM)
+    return items["bits"].astype(np.int64) + EPOCH, counts
 
 
 @dataclass(frozen=True)
@@ -112,12 +117,17 @@ def _fields(column: pa.Array) -> _Fields:
     return _number_fields(column, there)
 
 
-def _number_fields(column: pa.Array, there: Bools) -> _Fields:
+def _big_endian(column: pa.Array) -> NDArray[np.generic]:
+    """Numbers and times as the server has them, anything where there is none."""
     if pa.types.is_floating(column.type):
-        values = column.to_numpy(zero_copy_only=False).astype(">f8")
-    else:
-        whole = np.asarray(column.cast(pa.int64()).fill_null(0))
-        values = (whole - EPOCH if pa.types.is_timestamp(column.type) else whole).astype(">i8")
+        return column.to_numpy(zero_copy_only=False).astype(">f8")
+    whole = np.asarray(column.cast(pa.int64()).fill_null(0))
+    numbers: NDArray[np.generic] = (whole - EPOCH if pa.types.is_timestamp(column.type) else whole).astype(">i8")
+    return numbers
+
+
+def _number_fields(column: pa.Array, there: Bools) -> _Fields:
+    values = _big_endian(column)
 
     def write(out: Bytes, at: Ints) -> None:
         _put(out, at, np.where(there, 8, -1).astype(">i4"))
