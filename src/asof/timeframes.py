@@ -1,6 +1,7 @@
 """Durations and timeframes: `1m`, `4h`, `1d` as text and as microseconds."""
 
 import re
+from functools import lru_cache
 
 from asof.errors import DefinitionError, did_you_mean
 
@@ -28,11 +29,18 @@ def duration_text(microseconds: int) -> str:
 
 def timeframe(text: str) -> int:
     """Microseconds of a bar's timeframe: `<n>s`, `<n>m`, `<n>h` or `<n>d`."""
-    found = _TIMEFRAME.fullmatch(text) if isinstance(text, str) else None
-    if not found:
+    found = _read(text) if isinstance(text, str) else None
+    if found is None:
         hint = did_you_mean(str(text), _COMMON)
         raise DefinitionError(f"timeframe {text!r} is not one of <n>s, <n>m, <n>h, <n>d{hint}")
-    return int(found[1]) * UNITS[found[2]]
+    return found
+
+
+@lru_cache
+def _read(text: str) -> int | None:
+    """Microseconds of a timeframe. Every message of a bar asks for the same few."""
+    found = _TIMEFRAME.fullmatch(text)
+    return int(found[1]) * UNITS[found[2]] if found else None
 
 
 def grid(text: str) -> int:

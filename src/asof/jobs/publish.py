@@ -10,7 +10,6 @@ A replay is published by the same code, to a topic of its own: `for_replay` refu
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 
 import pyarrow as pa
 
@@ -18,6 +17,7 @@ from asof.config import Settings
 from asof.errors import BrokerError, DefinitionError
 from asof.jobs.formats import lines
 from asof.jobs.work import Work
+from asof.records import micros
 from asof.sources.dead_letters import Header
 from asof.sources.kafka import Brokers, Silent
 from asof.sources.kafka_producer import Outgoing, Producer
@@ -68,7 +68,7 @@ class Publisher:
         self._producer = producer
         self._topics = topics
         self._headers = headers
-        self._newest: dict[tuple[str, str], dict[str, datetime]] = {}
+        self._newest: dict[tuple[str, str], dict[str, int]] = {}
 
     def begin(self, work: Work) -> None:
         """Publish the newest vector of every instrument, as the store has it. Raises `BrokerError`."""
@@ -79,10 +79,8 @@ class Publisher:
     def tell(self, work: Work, made: pa.Table, gone: pa.Table) -> None:
         """Publish vectors that were stored, by time, and what is left of those whose keys are `gone`."""
         made = made.sort_by([("ts", "ascending"), ("instrument_id", "ascending")])
-        newest = self._newest[work.feature_set.version, work.timeframe]
-        last = dict(zip(made["instrument_id"].to_pylist(), made["ts"].to_pylist(), strict=True))
-        behind = {name for name, ts in last.items() if name in newest and ts < newest[name]}
-        behind |= set(gone["instrument_id"].to_pylist())
+        newest, last = self._newest[work.feature_set.version, work.timeframe], _last(made)
+        behind = {name for name, ts in last.items() if ts < newest.get(name, ts)} | set(gone["instrument_id"].to_pylist())
         for name in behind:
             newest.pop(name, None)
         if behind:
@@ -97,11 +95,15 @@ class Publisher:
             self._write(work, lines(work.feature_set, vectors.slice(begin, SENT_ROWS)))
         self._write(work, ((name, None) for name in sorted(without)))
         newest = self._newest[work.feature_set.version, work.timeframe]
-        for row in vectors.group_by("instrument_id").aggregate([("ts", "max")]).to_pylist():
-            newest[row["instrument_id"]] = max(row["ts_max"], newest.get(row["instrument_id"], row["ts_max"]))
+        newest.update({name: max(ts, newest.get(name, ts)) for name, ts in _last(vectors).items()})
 
     def _write(self, work: Work, values: Iterable[tuple[str, bytes | None]]) -> None:
         """Messages of instruments, in their order."""
         topic = self._topics[work.feature_set.version]
         if self._producer.send([Outgoing(topic, key_of(name, work.timeframe), value, self._headers) for name, value in values]):
             raise BrokerError(f"{topic} takes no message of the size of a vector: raise its max.message.bytes")
+
+
+def _last(vectors: pa.Table) -> dict[str, int]:
+    """The time of the last row of each instrument."""
+    return dict(zip(vectors["instrument_id"].to_pylist(), micros(vectors["ts"]).tolist(), strict=True))

@@ -20,11 +20,11 @@ from psycopg.pq import TransactionStatus
 
 from asof.errors import NotFound, Overtaken, StoreError
 from asof.features.feature_set import FeatureSet
-from asof.records import QUALITY_LOG, QUARANTINE, UTC
+from asof.records import QUALITY_LOG, QUARANTINE, UTC, one_chunk
 from asof.stores import postgres_writing as writing
-from asof.stores.postgres_copy import BATCH_ROWS, times
+from asof.stores.postgres_copy import BATCH_ROWS, array, numbers, times
 from asof.stores.postgres_migrations import LAYOUT, check, timescale
-from asof.stores.postgres_server import Connection, Server, query
+from asof.stores.postgres_server import Array, Connection, Server, query
 from asof.stores.postgres_tables import VECTORS, Actions, Bars, Books, Events, Layout, Quotes, Trades, Vectors, bytewise
 from asof.stores.postgres_writing import copied_out, copy_into
 from asof.stores.statements import column_types, condition, every_revision, held, known_as, listed, quoted, revisions
@@ -68,15 +68,17 @@ SELECT instrument_id, timeframe, count(*), min(ts), max(ts) FROM {rows} AS ohlcv
 WHERE ?::text IS NULL OR timeframe = ? GROUP BY instrument_id, timeframe ORDER BY instrument_id COLLATE "C", timeframe COLLATE "C"
 """
 AROUND_SQL = """
-SELECT {columns} FROM unnest(?::text[], ?::timestamptz[], ?::timestamptz[]) AS s (instrument_id, first, last) CROSS JOIN LATERAL (
+SELECT s.n, {columns} FROM unnest(?::text[], ?::timestamptz[], ?::timestamptz[]) WITH ORDINALITY AS s (instrument_id, first, last, n)
+CROSS JOIN LATERAL (
     SELECT * FROM ohlcv WHERE instrument_id = s.instrument_id AND timeframe = ? AND ts BETWEEN s.first AND s.last
     UNION ALL (
         SELECT * FROM ohlcv WHERE instrument_id = s.instrument_id AND timeframe = ? AND ts < s.first ORDER BY ts DESC LIMIT ?
     ) UNION ALL (
         SELECT * FROM ohlcv WHERE instrument_id = s.instrument_id AND timeframe = ? AND ts > s.last ORDER BY ts LIMIT ?
     )
-) AS m
+) AS m GROUP BY s.n
 """
+"""An array of each column for each span: thousands of small rows would take longer to take in than to find."""
 CUTS_SQL = """
 SELECT ts, early FROM (
     SELECT ts, row_number() OVER (ORDER BY ts) - 1 AS n, coalesce(lag(ts, ?) OVER (ORDER BY ts), min(ts) OVER ()) AS early
@@ -277,11 +279,21 @@ class PostgresStore:
 
     def around(self, timeframe: str, spans: pa.Table, reach: int, columns: tuple[str, ...]) -> pa.Table:
         """See `Store.around`."""
-        values: list[object] = [spans[name].to_pylist() for name in SPANS.names]
         schema = _schema(BARS_TABLE, columns)
+        arrays = [f"array_send(array_agg({_never_null(name)}))" for name in ("ts", *columns) if name != "instrument_id"]
+        given: list[object] = [Array(array(one_chunk(spans[name]))) for name in SPANS.names]
         with self._server.connection() as connection:
-            sql = AROUND_SQL.format(columns=Bars().columns(columns, "m"))
-            return _joined(copied_out(connection, sql, [*values, timeframe, timeframe, reach, timeframe, reach], schema), schema)
+            sql = AROUND_SQL.format(columns=", ".join(arrays))
+            found = connection.execute(query(sql), [*given, timeframe, timeframe, reach, timeframe, reach], binary=True).fetchall()
+        if not found:
+            return schema.empty_table()
+        places, opens, *rest = (list(column) for column in zip(*found, strict=True))
+        each = np.repeat(np.array(places, np.int64) - 1, times(opens)[1])
+        made = {
+            name: numbers(some, schema.field(name).type)
+            for name, some in zip([c for c in columns if c != "instrument_id"], rest, strict=True)
+        }
+        return pa.table([made[name] if name in made else spans[name].take(pa.array(each)) for name in columns], schema=schema)
 
     def as_of(
         self, table: Table, entities: pa.Table, timeframe: str, columns: tuple[str, ...], known_at: datetime | None = None
@@ -458,6 +470,12 @@ def _about_timescale(installed: object, available: object) -> tuple[str, str, st
         mend = "as a superuser CREATE EXTENSION timescaledb, then asof migrate"
         return "note", "TimescaleDB", f"{available} is on the server, not in this database", mend
     return "ok", "TimescaleDB", "not on this server: plain tables, which hold the same", ""
+
+
+def _never_null(name: str) -> str:
+    """A number or a time of a bar as an array without nulls holds it."""
+    value, missing = Bars().value(name, "m"), "-infinity" if pa.types.is_timestamp(BARS_TABLE.schema.field(name).type) else "NaN"
+    return f"coalesce({value}, '{missing}')"
 
 
 def _among(names: list[str]) -> tuple[str, list[object]]:

@@ -31,6 +31,7 @@ LAST = np.iinfo(np.int64).max
 """How PostgreSQL writes the time `infinity`; `-infinity` is one below its negative."""
 KINDS = {pa.string(): 25, pa.float64(): 701, pa.int64(): 20, pa.bool_(): 16, UTC: 1184}
 """The numbers of the types that lists and arrays are of."""
+INFINITE = "a time is infinite, and no time in asof is: correct it, or leave it null"
 ARRAY_HEAD = 20
 """Bytes before the items of an array of one dimension."""
 ITEM = np.dtype([("length", ">i4"), ("bits", ">i8")])
@@ -82,8 +83,22 @@ def array(column: pa.Array) -> bytes:
 def times(arrays: list[bytes]) -> tuple[Ints, Ints]:
     """The times of some arrays that hold no null, in microseconds since 1970, and how many each has."""
     counts = np.array([(len(one) - ARRAY_HEAD) // ITEM.itemsize for one in arrays], np.int64)
-    items = np.frombuffer(b"".join([one[ARRAY_HEAD:] for one in arrays]), ITEM)
-    return items["bits"].astype(np.int64) + EPOCH, counts
+    return _bits(arrays) + EPOCH, counts
+
+
+def numbers(arrays: list[bytes], kind: pa.DataType) -> pa.Array:
+    """The numbers or times of some arrays, which hold NaN or `-infinity` where there is none."""
+    bits = _bits(arrays)
+    if pa.types.is_floating(kind):
+        return pa.array(bits.view(np.float64), from_pandas=True)
+    missing = bits == -LAST - 1
+    if (bits == LAST).any():
+        raise StoreError(INFINITE)
+    return pa.array(bits + EPOCH, mask=missing if missing.any() else None).cast(kind)
+
+
+def _bits(arrays: list[bytes]) -> Ints:
+    return np.frombuffer(b"".join([one[ARRAY_HEAD:] for one in arrays]), ITEM)["bits"].astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -117,13 +132,12 @@ def _fields(column: pa.Array) -> _Fields:
     return _number_fields(column, there)
 
 
-def _big_endian(column: pa.Array) -> NDArray[np.generic]:
+def _big_endian(column: pa.Array) -> NDArray[np.float64] | Ints:
     """Numbers and times as the server has them, anything where there is none."""
     if pa.types.is_floating(column.type):
-        return column.to_numpy(zero_copy_only=False).astype(">f8")
+        return np.asarray(column.to_numpy(zero_copy_only=False), ">f8")
     whole = np.asarray(column.cast(pa.int64()).fill_null(0))
-    numbers: NDArray[np.generic] = (whole - EPOCH if pa.types.is_timestamp(column.type) else whole).astype(">i8")
-    return numbers
+    return np.asarray(whole - EPOCH if pa.types.is_timestamp(column.type) else whole, ">i8")
 
 
 def _number_fields(column: pa.Array, there: Bools) -> _Fields:
@@ -213,7 +227,7 @@ def _values(data: Bytes, at: Ints, lengths: Ints, kind: pa.DataType) -> pa.Array
         return pa.array(values.view(np.float64), mask=missing)
     if pa.types.is_timestamp(kind):
         if len(values) and (values.max() == LAST or values.min() == -LAST - 1):
-            raise StoreError("a time is infinite, and no time in asof is: correct it, or leave it null")
+            raise StoreError(INFINITE)
         return pa.array(values + EPOCH, mask=missing).cast(UTC)
     return pa.array(values, mask=missing)
 
