@@ -7,6 +7,7 @@ import json
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import lru_cache
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -85,7 +86,8 @@ def _features(feature_set: FeatureSet, batch: pa.RecordBatch) -> Iterator[str]:
 
 def _flags(batch: pa.RecordBatch) -> Iterator[str]:
     """The flags of each row."""
-    return (f'"{flags}"' if flags else "" for flags in pc.binary_join(batch["quality_flags"], '","').to_pylist())
+    written = lru_cache(lambda flags: ",".join(map(json.dumps, flags)))
+    return (written(tuple(flags)) for flags in batch["quality_flags"].to_pylist())
 
 
 def _seen(feature_set: FeatureSet, batch: pa.RecordBatch) -> Iterator[str]:

@@ -51,13 +51,13 @@ LOGS = {"quarantine": QUARANTINE, "feature_quality_log": QUALITY_LOG}
 ENTITIES = pa.schema([("instrument_id", pa.string()), ("event_timestamp", UTC), ("row", pa.int64())])
 COUNTED = pa.schema([("instrument_id", pa.string()), ("timeframe", pa.string()), ("bars", pa.int64()), ("first", UTC), ("last", UTC)])
 
-RECORD_LAYOUTS: dict[str, type[Layout]] = {
-    BARS_TABLE.name: Bars,
-    EVENTS_TABLE.name: Events,
-    ACTIONS_TABLE.name: Actions,
-    TRADES_TABLE.name: Trades,
-    QUOTES_TABLE.name: Quotes,
-    BOOKS_TABLE.name: Books,
+RECORD_LAYOUTS: dict[str, Layout] = {
+    BARS_TABLE.name: Bars(),
+    EVENTS_TABLE.name: Events(),
+    ACTIONS_TABLE.name: Actions(),
+    TRADES_TABLE.name: Trades(),
+    QUOTES_TABLE.name: Quotes(),
+    BOOKS_TABLE.name: Books(),
 }
 """How the tables lie that every store has."""
 
@@ -241,7 +241,7 @@ class PostgresStore:
     def _layout(self, connection: Connection, table: Table) -> Layout:
         """How a table's records lie in the database. Raises `StoreError` for a feature set that is not registered."""
         if table.name in RECORD_LAYOUTS:
-            return RECORD_LAYOUTS[table.name]()
+            return RECORD_LAYOUTS[table.name]
         if table.name not in self._layouts:  # a registered feature set never changes
             found = connection.execute("SELECT features, event_window FROM registry WHERE version = %s", [table.name]).fetchone()
             if found is None:
@@ -284,7 +284,9 @@ class PostgresStore:
         given: list[object] = [Array(array(one_chunk(spans[name]))) for name in SPANS.names]
         with self._server.connection() as connection:
             sql = AROUND_SQL.format(columns=", ".join(arrays))
-            found = connection.execute(query(sql), [*given, timeframe, timeframe, reach, timeframe, reach], binary=True).fetchall()
+            found = connection.execute(
+                query(sql), [*given, timeframe, timeframe, reach, timeframe, reach], prepare=True, binary=True
+            ).fetchall()
         if not found:
             return schema.empty_table()
         places, opens, *rest = (list(column) for column in zip(*found, strict=True))
@@ -397,7 +399,7 @@ class PostgresStore:
     def changes(self, name: str) -> tuple[pa.Table, str]:
         """See `Store.changes`."""
         with self._server.connection() as connection:
-            rows = connection.execute(CHANGES_SQL, [FOLLOWING + name], binary=True).fetchall()
+            rows = connection.execute(CHANGES_SQL, [FOLLOWING + name], prepare=True, binary=True).fetchall()
         since, now, *first = rows[0]
         if since is None:
             raise NotFound(f"{name} does not follow what changes in {self.url}")
@@ -418,7 +420,7 @@ class PostgresStore:
         names, places = list(positions), list(positions.values())
         with self._reading() as connection:
             if since is None and any(name.startswith(FOLLOWING) for name in names):
-                connection.execute(PRUNE_SQL.encode(), [names, places, names, names, places])
+                connection.execute(PRUNE_SQL.encode(), [names, places, names, names, places], prepare=True)
             elif since is None:
                 connection.execute(MOVE_SQL, [names, places])
         if since is not None:
@@ -428,7 +430,7 @@ class PostgresStore:
     def _move_on(self, connection: Connection, positions: Mapping[str, str], since: Mapping[str, str]) -> None:
         known = [name for name in positions if name in since]
         given = [known, [positions[name] for name in known], [since[name] for name in known]]
-        moved = {name for (name,) in connection.execute(MOVE_ON_SQL, given)} if known else set[object]()
+        moved = {name for (name,) in connection.execute(MOVE_ON_SQL, given, prepare=True)} if known else set[object]()
         first = sorted(positions.keys() - since.keys())
         moved |= {name for name in first if connection.execute(MOVE_FIRST_SQL, [name, positions[name]]).rowcount == 1}
         if overtaken := sorted(positions.keys() - moved):

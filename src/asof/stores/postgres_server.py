@@ -18,12 +18,16 @@ Connection = psycopg.Connection[tuple[object, ...]]
 
 CONNECT_SECONDS = 10
 """How long to wait for a server that does not answer, unless the URL has a `connect_timeout`."""
+NEVER = 2**31
+"""After so many times a statement is prepared that does not ask for it."""
 _SESSION = """
 SELECT set_config('TimeZone', 'UTC', false), set_config('extra_float_digits', '1', false), set_config('jit', 'off', false),
-    set_config('application_name', 'asof', false), set_config('idle_in_transaction_session_timeout', '5min', false)
+    set_config('application_name', 'asof', false), set_config('idle_in_transaction_session_timeout', '5min', false),
+    set_config('plan_cache_mode', 'force_custom_plan', false)
 """
 """Floats as text keep all their bits whatever the server's settings; compiling a query takes longer than any of ours; and a process that
-hangs in the middle of a transaction does not hold up the others for ever."""
+hangs in the middle of a transaction does not hold up the others for ever. What is prepared is parsed once and planned each time: a plan
+that was made while a table was small would scan it when it is large."""
 
 MENDS: dict[type[psycopg.Error], str] = {
     errors.UndefinedTable: "run asof migrate",
@@ -94,8 +98,7 @@ class Server:
         except IndexError:
             pass
         try:
-            # nothing is prepared: a plan that is made before the values are known may look into every chunk
-            connection = psycopg.connect(self._address, autocommit=True, prepare_threshold=None)
+            connection = psycopg.connect(self._address, autocommit=True, prepare_threshold=NEVER)
         except psycopg.OperationalError as error:
             said = _first_line(error)
             raise StoreError(f"{self.url} cannot be reached: {said}. Is the server running, and is the store's URL right?") from error

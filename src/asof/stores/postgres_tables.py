@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -34,6 +35,10 @@ VECTORS = pa.schema(
         ("available_at", UTC),
     ]
 )
+
+
+SEPARATOR = "\x1f"
+"""Between the flags of a text."""
 
 
 class Layout:
@@ -101,10 +106,13 @@ class Layout:
             f" SELECT {', '.join(map(self.staged_value, names))}{', ?::timestamptz' * len(self.given)} FROM {source or self.staged} s"
         )
 
-    def arrays(self, records: pa.Table) -> tuple[str, pa.Table]:
-        """A source of a few rows that needs no table: a query of them, and the columns that are its parameters, as arrays."""
-        columns = self.rows(records)
-        return f"(SELECT * FROM {_unnested(columns.schema)})", columns
+    def arrays(self, records: pa.Table) -> pa.Table:
+        """The columns of a few rows that go as the parameters of one statement, each an array."""
+        return self.rows(records)
+
+    def unnested(self) -> str:
+        """The source that these arrays are: a query whose parameters they are."""
+        return f"(SELECT * FROM {_unnested(self.stored.schema)})"
 
     def merge(self, there: str | None, source: str | None = None) -> str:
         """Inserts the staged rows (or those of another source) that are new, updates those that differ, and tells how many of each.
@@ -231,15 +239,22 @@ class Vectors(Layout):
         version = pa.repeat(pa.scalar(self.version), len(records))
         return {"feature_set_version": version, "event_window_start": start, "event_window_end": pc.add(start, window)}
 
-    def arrays(self, records: pa.Table) -> tuple[str, pa.Table]:
-        """Vectors with a column for each feature, and flags in one text."""
+    @cached_property
+    def _flat(self) -> pa.Schema:
+        """The columns of the table with one for each feature, and flags in one text."""
         kinds = {"features": [(name, pa.float64()) for name in self.features], "quality_flags": [("quality_flags", pa.string())]}
-        columns = pa.schema([field for name in VECTORS.names for field in kinds.get(name, [VECTORS.field(name)])])
-        made = self._made(records) | {"quality_flags": pc.binary_join(records["quality_flags"], ",")}
-        values = {"features": f"ARRAY[{listed(self.features)}]", "quality_flags": "string_to_array(quality_flags, ',')"}
+        return pa.schema([field for name in VECTORS.names for field in kinds.get(name, [VECTORS.field(name)])])
+
+    def arrays(self, records: pa.Table) -> pa.Table:
+        """Lists are no arrays of arrays, which would have to be of one length: a column for each feature, flags in one text."""
+        made = self._made(records) | {"quality_flags": pc.binary_join(records["quality_flags"], SEPARATOR)}
+        return pa.table([made[name] if name in made else records[name] for name in self._flat.names], schema=self._flat)
+
+    def unnested(self) -> str:
+        """The source that these arrays are."""
+        values = {"features": f"ARRAY[{listed(self.features)}]", "quality_flags": f"string_to_array(quality_flags, '{SEPARATOR}')"}
         chosen = ", ".join(f"{values.get(name, quoted(name))} AS {quoted(name)}" for name in VECTORS.names)
-        given = [made[name] if name in made else records[name] for name in columns.names]
-        return f"(SELECT {chosen} FROM {_unnested(columns)})", pa.table(given, schema=columns)
+        return f"(SELECT {chosen} FROM {_unnested(self._flat)})"
 
     def value(self, name: str, of: str) -> str:
         """A feature by its place in the array."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from functools import lru_cache
 from itertools import chain
 
 import pyarrow as pa
@@ -35,10 +36,14 @@ def upsert_few(connection: Connection, layout: Layout, records: pa.Table, known_
     """Upsert a few rows that hold each key once, in one statement, which needs no transaction around it."""
     if not len(records):
         return Changes()
-    source, columns = layout.arrays(records)
-    given = [Array(array(one_chunk(column))) for column in columns.columns]
-    counts = connection.execute(query(layout.merge(None, source)), [*[known_at] * len(layout.given), *given]).fetchone()
+    given = [Array(array(one_chunk(column))) for column in layout.arrays(records).columns]
+    counts = connection.execute(_merge_few(layout), [*[known_at] * len(layout.given), *given], prepare=True).fetchone()
     return _counted(counts, len(records))
+
+
+@lru_cache
+def _merge_few(layout: Layout) -> bytes:
+    return query(layout.merge(None, layout.unnested()))
 
 
 def upsert_table(connection: Connection, layout: Layout, records: pa.Table, known_at: datetime) -> Changes:
