@@ -16,6 +16,7 @@ from asof.calendars import Calendars
 from asof.errors import NotFound
 from asof.jobs.backfill import backfill
 from asof.jobs.following import Follower
+from asof.jobs.window import Window
 from asof.jobs.work import Report, Work
 from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, Selection, Store
 from tests.stores.conftest import Opener
@@ -40,8 +41,14 @@ def work(store: Store, now: datetime = LATER, feature_set: FeatureSet = SET) -> 
     return Work(store, feature_set, "1m", now, "test", threads=1)
 
 
-def follower(store: Store, now: datetime = LATER, feature_set: FeatureSet = SET, instruments: frozenset[str] | None = None) -> Follower:
-    return Follower(work(store, now, feature_set), "me", instruments)
+def follower(
+    store: Store,
+    now: datetime = LATER,
+    feature_set: FeatureSet = SET,
+    instruments: frozenset[str] | None = None,
+    window: Window | None = None,
+) -> Follower:
+    return Follower(work(store, now, feature_set), "me", instruments, window=window or Window())
 
 
 def following(store: Store, feature_set: FeatureSet = SET) -> None:
@@ -50,9 +57,9 @@ def following(store: Store, feature_set: FeatureSet = SET) -> None:
     store.follow(follower(store, feature_set=feature_set).name)
 
 
-def caught_up(store: Store, now: datetime = LATER, instruments: frozenset[str] | None = None) -> Report:
+def caught_up(store: Store, now: datetime = LATER, instruments: frozenset[str] | None = None, window: Window | None = None) -> Report:
     """All pieces of a catching up as one."""
-    return sum(follower(store, now, instruments=instruments).catch_up(), Report())
+    return sum(follower(store, now, instruments=instruments, window=window).catch_up(), Report())
 
 
 def vectors(store: Store, feature_set: FeatureSet = SET) -> list[dict[str, object]]:
@@ -260,7 +267,7 @@ def test_after_any_changes_the_vectors_are_those_of_a_full_computation_and_no_mo
 ) -> None:
     with new_store() as store:
         following(store)
-        ledger, closes = Ledger(), {}
+        ledger, closes, window = Ledger(), {}, Window()
         for n, step in enumerate([*todo, ("catch up",)]):
             match step:
                 case ("bar", name, at, close):
@@ -284,8 +291,37 @@ def test_after_any_changes_the_vectors_are_those_of_a_full_computation_and_no_mo
                         for row in filter(None, (before, after)):
                             ledger.pending.append(("event", name, (row["enriched_at_utc"] - minute(0)) / timedelta(minutes=1)))
                 case _:
-                    assert caught_up(store, later(1000)).computed == ledger.settle()
+                    assert caught_up(store, later(1000), window=window).computed == ledger.settle()
         assert vectors(store) == (recomputed(store) if ledger.bars else [])
+
+
+def test_bars_in_memory_are_read_no_second_time_and_those_that_change_are(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    following(store)
+    read: list[int] = []
+
+    def around(self: Store, timeframe: str, spans: pa.Table, reach: int, columns: tuple[str, ...]) -> pa.Table:
+        found = reads(self, timeframe, spans, reach, columns)
+        read.append(len(found))
+        return found
+
+    reads, window = type(store).around, Window()
+    monkeypatch.setattr(type(store), "around", around)
+    for n, change in enumerate(
+        (
+            [bar(n, n + 1.0) for n in range(20)],  # new to the window: all are read
+            [bar(20, 3.0)],
+            [bar(21, 4.0), bar(0, 5.0, "B")],
+            [bar(20, None)],
+            [bar(22, 6.0), bar(1, 7.0, "B")],
+            [bar(3, 8.0)],  # from before the window, so with what is around it, and so is the next
+            [bar(23, 9.0)],
+            [bar(24, 9.5)],
+        )
+    ):
+        store.upsert(BARS_TABLE, bars_of(*change), later(n))
+        caught_up(store, later(1000), window=window)
+    assert read == [20, 1, 1, 1, 1, 2, 14, 11, 1]
+    assert vectors(store) == recomputed(store)
 
 
 def test_a_first_time_that_fails_is_the_first_time_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
