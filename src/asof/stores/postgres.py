@@ -230,7 +230,9 @@ class PostgresStore:
         """See `Store.upsert`."""
         if isinstance(rows, pa.Table) and len(rows) <= writing.FEW_ROWS:
             with self._reading() as connection:
-                return writing.upsert_few(connection, self._layout(connection, table), known_when_it_happened(table, rows), known_at)
+                layout = self._layout(connection, table)
+                if layout.flat:
+                    return writing.upsert_few(connection, layout, known_when_it_happened(table, rows), known_at)
         with self._writing() as connection:
             layout = self._layout(connection, table)
             if isinstance(rows, pa.Table):

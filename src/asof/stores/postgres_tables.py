@@ -47,6 +47,8 @@ class Layout:
     stored: ClassVar[Table]
     direct = True
     """Whether rows can be copied into the table as they are."""
+    flat = True
+    """Whether a few rows can go as arrays, one for each column: not where these hold lists."""
     given: tuple[str, ...] = ("known_from",)
     """The columns that get the time at which the rows were known."""
 
@@ -196,6 +198,7 @@ class Books(Layout):
     """Order books."""
 
     stored = BOOKS_TABLE
+    flat = False
 
 
 def _unnested(columns: pa.Schema) -> str:
@@ -240,7 +243,7 @@ class Vectors(Layout):
         return {"feature_set_version": version, "event_window_start": start, "event_window_end": pc.add(start, window)}
 
     @cached_property
-    def _flat(self) -> pa.Schema:
+    def _columns(self) -> pa.Schema:
         """The columns of the table with one for each feature, and flags in one text."""
         kinds = {"features": [(name, pa.float64()) for name in self.features], "quality_flags": [("quality_flags", pa.string())]}
         return pa.schema([field for name in VECTORS.names for field in kinds.get(name, [VECTORS.field(name)])])
@@ -248,13 +251,13 @@ class Vectors(Layout):
     def arrays(self, records: pa.Table) -> pa.Table:
         """Lists are no arrays of arrays, which would have to be of one length: a column for each feature, flags in one text."""
         made = self._made(records) | {"quality_flags": pc.binary_join(records["quality_flags"], SEPARATOR)}
-        return pa.table([made[name] if name in made else records[name] for name in self._flat.names], schema=self._flat)
+        return pa.table([made[name] if name in made else records[name] for name in self._columns.names], schema=self._columns)
 
     def unnested(self) -> str:
         """The source that these arrays are."""
         values = {"features": f"ARRAY[{listed(self.features)}]", "quality_flags": f"string_to_array(quality_flags, '{SEPARATOR}')"}
         chosen = ", ".join(f"{values.get(name, quoted(name))} AS {quoted(name)}" for name in VECTORS.names)
-        return f"(SELECT {chosen} FROM {_unnested(self._flat)})"
+        return f"(SELECT {chosen} FROM {_unnested(self._columns)})"
 
     def value(self, name: str, of: str) -> str:
         """A feature by its place in the array."""
