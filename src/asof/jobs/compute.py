@@ -19,7 +19,8 @@ from asof.engine.plan import plan
 from asof.errors import DataError
 from asof.features.feature_set import FeatureSet
 from asof.jobs.adjusting import NO_ACTIONS
-from asof.jobs.panels import NO_EVENTS, SortedEvents, merge_enrichments, panel_of, sort_bars, sort_events, vectors_of
+from asof.jobs.panels import merge_enrichments, panel_of, sort_bars, vectors_of
+from asof.jobs.points import NO_EVENTS, SortedPoints, sort_events
 from asof.records import ArrowStream, Frame
 from asof.sources.canonical import Batch, actions_of, bars_of, events_of
 from asof.sources.columns import ColumnMapping
@@ -60,7 +61,7 @@ def compute(
     return Frame(vectors_of(the_plan, panel, text, sorted_bars, datetime.now(UTC), "compute", threads, known))
 
 
-def _events(events: ArrowStream | None, mapping: ColumnMapping) -> SortedEvents:
+def _events(events: ArrowStream | None, mapping: ColumnMapping) -> SortedPoints:
     return NO_EVENTS if events is None else sort_events(merge_enrichments(usable(events_of(pa.table(events), mapping), "events")))
 
 

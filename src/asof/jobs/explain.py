@@ -13,7 +13,8 @@ from asof.features.expression import BARS as ON_BARS
 from asof.features.expression import Expr, walk
 from asof.features.feature_set import FeatureSet
 from asof.features.text import expression_text
-from asof.jobs.panels import panel_of, sort_bars, sort_events, vectors_of
+from asof.jobs.panels import panel_of, sort_bars, vectors_of
+from asof.jobs.points import sort_events
 from asof.jobs.work import Work, joined
 from asof.records import ACTIONS, BARS, EVENTS, UTC
 from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, SPANS, Selection, Table

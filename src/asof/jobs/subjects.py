@@ -22,7 +22,8 @@ from asof.engine.plan import Plan, plan
 from asof.errors import DataError, DefinitionError
 from asof.features.expression import BARS, Expr, bars, events
 from asof.features.feature_set import FeatureSet
-from asof.jobs.panels import panel_of, sort_bars, sort_events, vectors_of
+from asof.jobs.panels import panel_of, sort_bars, vectors_of
+from asof.jobs.points import sort_events
 from asof.jobs.worlds import World
 from asof.operators import EVENT_SHAPES, Operator, Param
 from asof.records import Frame, floats, micros, one_chunk

@@ -17,7 +17,8 @@ from asof.engine.panel import Ints
 from asof.engine.plan import Plan, plan
 from asof.features.feature_set import FeatureSet
 from asof.jobs.adjusting import NO_ACTIONS
-from asof.jobs.panels import EVENT_COLUMNS, NO_EVENTS, panel_of, sort_bars, sort_events, vectors_of
+from asof.jobs.panels import panel_of, sort_bars, vectors_of
+from asof.jobs.points import EVENT_NAMES, NO_EVENTS, sort_events
 from asof.records import ACTIONS, BARS, EVENTS, QUALITY_LOG, Bools, micros
 from asof.stores.store import ACTIONS_TABLE, EVENTS_TABLE, Changes, Selection, Store, Table, vectors_table
 from asof.timeframes import timeframe as timeframe_micros
@@ -121,7 +122,7 @@ class Work:
         seen = Selection(None, others_of.instruments, ts["min"], ts["max"], self.known_at, others_of.span)
         if self.feature_set.event_window:
             before = replace(seen, start=ts["min"] - timedelta(microseconds=self.feature_set.event_window))
-            events = sort_events(joined(self.store.read(EVENTS_TABLE, before, EVENT_COLUMNS, ordered=False), EVENTS))
+            events = sort_events(joined(self.store.read(EVENTS_TABLE, before, EVENT_NAMES, ordered=False), EVENTS))
         if self.plan.adjusted:
             actions = joined(self.store.read(ACTIONS_TABLE, seen, ordered=False), ACTIONS)
         panel = panel_of(self.plan, self.timeframe, sorted_bars, events, self.calendars, actions)
