@@ -267,7 +267,7 @@ def point(kernel, inputs, sums):
         blank(out, starts, stops)
         for s in range(len(starts)):
             a, b = starts[s], stops[s]
-            kernel(out[a:b], *(cut(inputs, a, b) + (time[a:b], *params)))
+            kernel(out[a:b], *cut(inputs, a, b), time[a:b], *params)
 
     return drive
 
