@@ -228,6 +228,7 @@ CASES: dict[str, Case] = {
     "or/2": Case(either, bits=True),
     "not/1": Case(lambda x: x if x in (None, ERROR) else float(not x), bits=True),
     "where/3": Case(lambda condition, a, b: condition if condition in (None, ERROR) else (a if condition else b), bits=True),
+    "when/2": Case(lambda x, condition: ERROR if condition == ERROR else (x if condition else None), bits=True),
     "is_missing/1": Case(lambda x: float(x is None), bits=True),
     "lag/1": Case(lambda x, n: x[-1 - n] if len(x) > n else None, bits=True),
     "count/1": Case(lambda x, n: float(sum(v is not None for v in x[-n:])), bits=True),

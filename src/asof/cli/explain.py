@@ -37,7 +37,8 @@ def explain(
 def _facts(found: Explained) -> dict[str, object]:
     trees = {kind: {name: asdict(value) for name, value in getattr(found, kind).items()} for kind in ("features", "flags")}
     about = {"instrument": found.instrument, "ts": found.ts, "raised": list(found.raised), "stored": found.stored}
-    return {**about, **trees, "bars": found.bars.to_pylist(), "events": found.events.to_pylist(), "actions": found.actions.to_pylist()}
+    records = {"bars": found.bars, "events": found.events, "actions": found.actions, **found.market}
+    return {**about, **trees, **{name: table.to_pylist() for name, table in records.items()}}
 
 
 def _show(feature_set: str, timeframe: str, found: Explained) -> None:
@@ -57,6 +58,9 @@ def _show(feature_set: str, timeframe: str, found: Explained) -> None:
     if len(found.events):
         columns = ["enriched_at_utc", "event_id", "score", "confidence", "event_time_utc", "known_from"]
         show_table(found.events.select(columns), f"{len(found.events)} events")
+    for name, points in found.market.items():
+        title = f"{found.points[name]} {name}" + (f", the last {LAST_BARS}" if found.points[name] > LAST_BARS else "")
+        show_table(points.slice(max(0, len(points) - LAST_BARS)), title)
     if len(found.actions):
         show_table(found.actions.select(["ts", "split", "dividend_factor", "known_from"]), f"{len(found.actions)} splits and dividends")
 

@@ -13,11 +13,11 @@ from asof.features.expression import BARS as ON_BARS
 from asof.features.expression import Expr, walk
 from asof.features.feature_set import FeatureSet
 from asof.features.text import expression_text
-from asof.jobs.panels import panel_of, sort_bars, vectors_of
+from asof.jobs.panels import SortedBars, panel_of, sort_bars, vectors_of
 from asof.jobs.points import sort_events
-from asof.jobs.work import Work, joined
+from asof.jobs.work import Work, joined, moment
 from asof.records import ACTIONS, BARS, EVENTS, UTC
-from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, SPANS, Selection, Table
+from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, POINTS, SPANS, Selection, Table
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Explained:
     """A vector, taken apart. `stored` is None where the store has none; `bars`, `events` and `actions` are those in its windows.
 
     Each has the time from which it is held to be true. Actions are those between the first bar and the last, where the set looks at any.
+    `market` has the newest `MOST_POINTS` trades, quotes and books in the windows of the bar, by stream, and `points` how many there are.
     """
 
     instrument: str
@@ -46,6 +47,12 @@ class Explained:
     bars: pa.Table
     events: pa.Table
     actions: pa.Table
+    market: dict[str, pa.Table]
+    points: dict[str, int]
+
+
+MOST_POINTS = 100
+"""Trades, quotes and books that are shown of each."""
 
 
 def explain(work: Work, instrument: str, ts: datetime) -> Explained:
@@ -56,12 +63,15 @@ def explain(work: Work, instrument: str, ts: datetime) -> Explained:
     times = sorted(t for t in bars["ts"].to_pylist() if t <= ts)[-lookback:]
     if not times or times[-1] != ts:
         raise NotFound(f"the store has no {work.timeframe} bar of {instrument} that opens at {ts.isoformat()}{_nearest(times)}")
-    window = timedelta(microseconds=work.feature_set.event_window)
+    reaches = work.feature_set.reaches
+    window = timedelta(microseconds=reaches["events"].length if "events" in reaches else 0)
     seen_bars = _revised(work, BARS_TABLE, Selection(work.timeframe, (instrument,), times[0], ts, work.known_at), BARS)
     seen_events = _revised(work, EVENTS_TABLE, Selection(None, (instrument,), ts - window, ts, work.known_at), EVENTS)
     between = Selection(None, (instrument,), times[0] + timedelta.resolution, ts, work.known_at)
     seen_actions = _revised(work, ACTIONS_TABLE, between if work.plan.adjusted else replace(between, instruments=()), ACTIONS)
-    values = _values(work, seen_bars, seen_events, seen_actions.select(ACTIONS.names))
+    seen_points = _points(work, instrument, sort_bars(seen_bars.select(BARS.names)))
+    values = _values(work, seen_bars, seen_events, seen_actions.select(ACTIONS.names), seen_points)
+    of_bar = _points(work, instrument, sort_bars(seen_bars.slice(len(seen_bars) - 1).select(BARS.names)))
     vector = work.vectors(seen_bars.select(BARS.names), Selection(instruments=(instrument,))).to_pylist()[-1]
     stored = joined(work.store.read(work.table, Selection(work.timeframe, (instrument,), ts, ts, work.known_at)), work.table.schema)
     return Explained(
@@ -74,7 +84,20 @@ def explain(work: Work, instrument: str, ts: datetime) -> Explained:
         seen_bars,
         seen_events,
         seen_actions,
+        {name: table.slice(max(0, len(table) - MOST_POINTS)) for name, table in of_bar.items()},
+        {name: len(table) for name, table in of_bar.items()},
     )
+
+
+def _points(work: Work, instrument: str, bars: SortedBars) -> dict[str, pa.Table]:
+    """The trades, quotes and books that bars can see, with the time from which each is held to be true."""
+    closes, found = bars.closes(work.timeframe, work.calendars), {}
+    for table in POINTS:
+        if table.name in work.feature_set.reaches:
+            first = moment(int(closes.min()) - work.feature_set.reaches[table.name].length)
+            between = Selection(None, (instrument,), first, moment(int(closes.max()) - 1), work.known_at)
+            found[table.name] = _revised(work, table, between, table.schema)
+    return found
 
 
 def _nearest(times: list[datetime]) -> str:
@@ -87,7 +110,9 @@ def _revised(work: Work, table: Table, selection: Selection, schema: pa.Schema) 
     return joined(work.store.read(with_known, selection), with_known.schema)
 
 
-def _values(work: Work, bars: pa.Table, events: pa.Table, actions: pa.Table) -> dict[Expr, tuple[float | None, bool]]:
+def _values(
+    work: Work, bars: pa.Table, events: pa.Table, actions: pa.Table, market: dict[str, pa.Table]
+) -> dict[Expr, tuple[float | None, bool]]:
     """The value of every expression over bars at the last bar, and whether it is an error."""
     nodes = [node for node in walk(*work.feature_set.roots) if node.domain == ON_BARS and (node.operator or node.name)]
     found: dict[Expr, tuple[float | None, bool]] = {}
@@ -95,7 +120,7 @@ def _values(work: Work, bars: pa.Table, events: pa.Table, actions: pa.Table) -> 
         alone = FeatureSet("explained", {"value": node})
         the_plan = plan(alone)
         sorted_bars = sort_bars(bars.select(BARS.names))
-        panel = panel_of(the_plan, work.timeframe, sorted_bars, sort_events(events.select(EVENTS.names)), work.calendars, actions)
+        panel = panel_of(the_plan, work.timeframe, sorted_bars, sort_events(events.select(EVENTS.names)), work.calendars, actions, market)
         last = vectors_of(the_plan, panel, work.timeframe, sorted_bars, work.now, "explain", 1).slice(len(bars) - 1).to_pylist()[0]
         found[node] = last["value"], bool(last["quality_flags"])
     return found

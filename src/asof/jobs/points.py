@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from asof.engine import depth
 from asof.engine.layout import Bytes, Spans, grouped, in_order, runs
 from asof.engine.panel import Column, Floats, Ints, Points
+from asof.errors import DataError
 from asof.features.streams import BOOKS, EVENTS, QUOTES, TRADES, VWAP_TO_DEPTH
 from asof.records import BOOKS as BOOK_SCHEMA
 from asof.records import EVENTS as EVENT_SCHEMA
@@ -120,8 +121,19 @@ def sort_points(stream: str, points: pa.Table, wanted: Iterable[Column]) -> Sort
     if not in_order(offsets, time, happened, place):
         again = np.lexsort((place, happened, time, np.repeat(np.arange(len(names)), np.diff(offsets))))
         time, order = time[again], again if order is None else order[again]
+        _check_places(stream, points.take(pa.array(order)), time)
     made = {column: COLUMNS[stream](points, column) for column in wanted}
     return SortedPoints(names, offsets, time, made if order is None else {column: values[order] for column, values in made.items()})
+
+
+def _check_places(stream: str, points: pa.Table, time: Ints) -> None:
+    """Refuse sorted points of which two have one place. Raises `DataError`."""
+    same = np.diff(time) == 0
+    for name in ("instrument_id", "ts", "seq"):
+        same &= np.asarray(pc.equal(points[name].slice(1), points[name].slice(0, len(points) - 1)))
+    if same.any():
+        row = points.slice(int(same.argmax()), 1).to_pylist()[0]
+        raise DataError(f"two {stream} of {row['instrument_id']} at {row['ts']} have seq {row['seq']}: number them in their order")
 
 
 def _above_zero(values: Floats) -> Floats:

@@ -26,7 +26,7 @@ from asof.jobs.backfill import Progress
 from asof.jobs.live import Live, Plan
 from asof.jobs.work import Report, Work
 from asof.records import Bools, micros
-from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, Selection, Store, Table, revised
+from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, POINTS, Selection, Store, Table, revised
 from asof.telemetry.health import Health
 from asof.telemetry.metrics import Metrics
 from asof.timeframes import timeframe as timeframe_micros
@@ -35,7 +35,7 @@ MOST_ROWS = 250_000
 """Rows of a chunk."""
 TICK_SECONDS = 0.25
 """With a pace, the clock moves on so often."""
-REPLAYED = (BARS_TABLE, EVENTS_TABLE, ACTIONS_TABLE)
+REPLAYED = (BARS_TABLE, EVENTS_TABLE, ACTIONS_TABLE, *POINTS)
 """What feature sets are computed from."""
 FOREVER = np.iinfo(np.int64).max
 
@@ -68,12 +68,16 @@ class Arrivals:
 
 def arrivals(work: Work, instruments: tuple[str, ...] | None, seed: int = 0) -> Arrivals:
     """What became known of some instruments, or of all, and when."""
-    wanted = (True, work.feature_set.event_window > 0, work.plan.adjusted)
+    reaches = work.feature_set.reaches
+    wanted = (True, "events" in reaches, work.plan.adjusted, *(table.name in reaches for table in POINTS))
     found = tuple(_revisions(work, table, instruments if needed else ()) for table, needed in zip(REPLAYED, wanted, strict=True))
-    bars, events, actions = found
+    bars, events, actions, *points = found
     names = pc.unique(pa.chunked_array([chunk for table in found for chunk in table["instrument_id"].chunks], pa.string()))
-    known = (_known_bars(work, bars), np.maximum(micros(events["scored_at_utc"]), micros(events["enriched_at_utc"])), micros(actions["ts"]))
-    places = (micros(bars["ts"]), micros(events["enriched_at_utc"]), micros(actions["ts"]))
+    scored, acted = np.maximum(micros(events["scored_at_utc"]), micros(events["enriched_at_utc"])), micros(actions["ts"])
+    seen, step = [micros(some["available_at"]) for some in points], timeframe_micros(work.timeframe)
+    known = (_known_bars(work, bars), scored, acted, *seen)
+    within = (times - step + 1 for times in seen)  # the bar that closes behind a point may have opened so long before
+    places = (micros(bars["ts"]), micros(events["enriched_at_utc"]), acted, *within)
     parts, keys = [], 0
     for of, (table, revisions) in enumerate(zip(REPLAYED, found, strict=True)):
         ids = _numbers(revisions, table.key) + keys
@@ -105,8 +109,12 @@ def _known_bars(work: Work, bars: pa.Table) -> Ints:
 
 def _numbers(rows: pa.Table, key: tuple[str, ...]) -> Ints:
     """A number for each record, the same for its revisions; all are of one timeframe."""
-    first, second = (rows[name].combine_chunks().dictionary_encode() for name in key if name != "timeframe")
-    return np.asarray(first.indices).astype(np.int64) * len(second.dictionary) + np.asarray(second.indices).astype(np.int64)
+    numbers = np.zeros(len(rows), np.int64)
+    for name in key:
+        if name != "timeframe":
+            values = rows[name].combine_chunks().dictionary_encode()
+            _, numbers = np.unique(numbers * len(values.dictionary) + np.asarray(values.indices), return_inverse=True)
+    return numbers.astype(np.int64)
 
 
 def _times(rows: pa.Table, known: Ints, keys: Ints) -> tuple[Ints, Ints, Bools, Ints, Ints]:
