@@ -1,4 +1,4 @@
-"""`book_v1` of one instrument in plain Python, from the definitions: loops over lists, nothing vectorised, nothing shared with the engine."""
+"""`book_v1` of one instrument in plain Python, from the definitions: loops over lists, and nothing shared with the engine."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from asof.config import load_settings
 from asof.errors import DefinitionError
 from asof.feature_store import connect
 from asof.features.feature_set import FeatureSet
-from asof.jobs.leakcheck import CUTS, MOST_BARS, ROUNDING, Checkable, Finding, Leakcheck, bits, stored
+from asof.jobs.leakcheck import CUTS, MOST_BARS, ROUNDING, Checkable, Finding, Leakcheck, bits, stored, stored_market
 from asof.jobs.leakcheck import leakcheck as check
 from asof.jobs.variations import CHECKS
 from asof.operators import OPERATORS, Operator
@@ -51,11 +51,12 @@ def leakcheck(
     if timeframe is None and instrument:
         raise typer.BadParameter("say which of the store's bars to take, such as --timeframe 1d", param_hint="--timeframe")
     chosen = [*_chosen(what or []), *(OPERATORS if operators else ())]
-    given, calendars = _given(timeframe, instrument, bars, seed, store)
+    given, market, calendars = _given(timeframe, instrument, bars, seed, store)
     with progress("leakcheck", as_json) as step:
         found = check(
             chosen,
             *given,
+            **market,
             timeframe=timeframe,
             calendars=calendars,
             frame=frame,
@@ -93,12 +94,13 @@ def _checkable(found: object, text: str) -> Checkable:
 
 def _given(
     timeframe: str | None, instruments: list[str] | None, bars: int, seed: int, store: str | None
-) -> tuple[tuple[pa.Table, ...], dict[str, str]]:
-    """Bars, events and actions of the store, with this project's calendars; nothing where made-up ones are to be taken."""
+) -> tuple[tuple[pa.Table, ...], dict[str, pa.Table], dict[str, str]]:
+    """Bars, events and actions of the store, its market, and this project's calendars; nothing where made-up ones are taken."""
     if timeframe is None:
-        return (), {}
+        return (), {}, {}
     with connect(store, create=False) as opened:
-        return stored(opened.store, timeframe, tuple(instruments or ()) or None, bars, seed), opened.settings.calendars
+        found = stored(opened.store, timeframe, tuple(instruments or ()) or None, bars, seed)
+        return found, stored_market(opened.store, found[0], timeframe), opened.settings.calendars
 
 
 def _facts(found: Leakcheck) -> dict[str, object]:

@@ -50,9 +50,9 @@ def compute(
     `actions`, which `bars.adjusted` goes by, has `instrument_id`, `ts` (the ex-date), `split` (new shares for an old one) and
     `dividend_factor` (1 - dividend / close), or one of the two.
 
-    `trades` has `instrument_id`, `ts`, `price`, `size` and, where there are, `side`, `seq` and `available_at`; `quotes` has `bid`, `bid_size`,
-    `ask` and `ask_size` instead, missing where a side is empty; `books` has `bid_prices`, `bid_sizes`, `ask_prices` and `ask_sizes`, lists
-    with the best first, and `gap`.
+    `trades` has `instrument_id`, `ts`, `price`, `size` and, where there are, `side`, `seq` and `available_at`; `quotes` has `bid`,
+    `bid_size`, `ask` and `ask_size` instead, missing where a side is empty; `books` has `bid_prices`, `bid_sizes`, `ask_prices` and
+    `ask_sizes`, lists with the best first, and `gap`.
 
     `calendars` says when bars are expected and daily ones close: `{"AAPL": "XNYS", "*": "24/7"}`, with `*` for every other instrument.
 

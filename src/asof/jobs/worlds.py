@@ -1,11 +1,11 @@
 """Worlds: what a computation is shown of a market, and the ways in which another could have come instead.
 
-All times are microseconds since 1970. What is known at a moment are the bars available by then and the events enriched by then.
+All times are microseconds since 1970. What is known at a moment are the bars and points available by then and the events enriched by then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,12 +14,17 @@ import pyarrow.compute as pc
 
 from asof.calendars import NO_CALENDARS, Calendars
 from asof.engine.panel import Floats, Ints
+from asof.features.streams import BOOKS, QUOTES, TRADES
 from asof.jobs.adjusting import NO_ACTIONS
-from asof.jobs.panels import sort_bars
-from asof.records import BARS, EVENTS, PRICES, UTC, Bools, floats, micros
+from asof.jobs.panels import NO_MARKET, sort_bars
+from asof.jobs.points import SCHEMAS, known
+from asof.records import BARS, EVENTS, PRICES, UTC, Bools, floats, micros, one_chunk
 from asof.timeframes import timeframe as timeframe_micros
 
 NUMBERS = (*PRICES, "volume")
+POINT_NUMBERS = {TRADES: ("price", "size", "side"), QUOTES: ("bid", "bid_size", "ask", "ask_size"), BOOKS: ()}
+"""What trades, quotes and books hold beside their times, and lists."""
+LISTS = ("bid_prices", "bid_sizes", "ask_prices", "ask_sizes")
 ARRIVAL = [(name, "ascending") for name in ("enriched_at_utc", "instrument_id", "event_id")]
 """The order in which events become known."""
 
@@ -28,24 +33,32 @@ ARRIVAL = [(name, "ascending") for name in ("enriched_at_utc", "instrument_id", 
 class World:
     """Bars by instrument and time, each with its `available_at`, events by arrival, one row for each instrument, and actions.
 
-    All in their canonical schemas. An action is known from its ex-date on.
+    All in their canonical schemas. An action is known from its ex-date on. `market` has trades, quotes and books, by stream, each with its
+    `available_at`.
     """
 
     bars: pa.Table
     events: pa.Table
     timeframe: str
     actions: pa.Table = field(default_factory=lambda: NO_ACTIONS)
+    market: Mapping[str, pa.Table] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, bars: pa.Table, events: pa.Table, timeframe: str, calendars: Calendars = NO_CALENDARS, actions: pa.Table = NO_ACTIONS
+        cls,
+        bars: pa.Table,
+        events: pa.Table,
+        timeframe: str,
+        calendars: Calendars = NO_CALENDARS,
+        actions: pa.Table = NO_ACTIONS,
+        market: Mapping[str, pa.Table] = NO_MARKET,
     ) -> World:
         """The world of usable records: a bar that does not say when it became available did at its close."""
         found = sort_bars(bars)
         closes = pa.chunked_array([pa.array(found.closes(timeframe, calendars)).cast(UTC)])
         told = pc.coalesce(found.table["available_at"], closes)
         place = BARS.get_field_index("available_at")
-        return cls(found.table.set_column(place, BARS.field(place), told), events.sort_by(ARRIVAL), timeframe, actions)
+        return cls(found.table.set_column(place, BARS.field(place), told), events.sort_by(ARRIVAL), timeframe, actions, market)
 
     @property
     def opens(self) -> Ints:
@@ -64,8 +77,8 @@ class World:
 
     @property
     def arrivals(self) -> Ints:
-        """When bars and events became known."""
-        return np.concatenate((self.available, self.enriched))
+        """When bars, events and the market's points became known."""
+        return np.concatenate((self.available, self.enriched, *map(known, self.market.values())))
 
     def series(self) -> Iterator[tuple[str, slice]]:
         """Each instrument and its bars."""
@@ -79,23 +92,30 @@ class World:
             events=self.events if events is None else self.events.filter(pa.array(events)),
         )
 
+    def points(self, keep: Callable[[pa.Table], Bools]) -> World:
+        """The trades, quotes and books for which something holds."""
+        return replace(self, market={stream: table.filter(pa.array(keep(table))) for stream, table in self.market.items()})
+
     def known(self, at: int) -> World:
         """What was known at a moment: the future is cut off."""
         acted = replace(self, actions=self.actions.filter(pa.array(micros(self.actions["ts"]) <= at)))
-        return acted.kept(self.available <= at, self.enriched <= at)
+        return acted.points(lambda table: known(table) <= at).kept(self.available <= at, self.enriched <= at)
 
     def since(self, start: int) -> World:
         """Without the bars that open before `start`; the events stay."""
         return self.kept(self.opens >= start)
 
     def without_events_before(self, start: int) -> World:
-        """Without the events that were enriched before `start`; the bars stay."""
-        return self.kept(events=self.enriched >= start)
+        """Without the events and the market's points that became known before `start`; the bars stay."""
+        return self.points(lambda table: known(table) >= start).kept(events=self.enriched >= start)
 
     def only(self, instrument: str) -> World:
         """One instrument alone."""
-        masks = (np.asarray(pc.equal(table["instrument_id"], instrument)) for table in (self.bars, self.events))
-        return self.kept(*masks)
+
+        def mine(table: pa.Table) -> Bools:
+            return np.asarray(pc.equal(table["instrument_id"], instrument))
+
+        return self.points(mine).kept(mine(self.bars), mine(self.events))
 
     def changed(self, at: int, random: np.random.Generator) -> World:
         """Another future after `at`: other prices, volumes and scores, and a tenth of the bars and events are not there."""
@@ -107,7 +127,8 @@ class World:
             self.events,
             {n: np.where(unseen, random.uniform(*span, len(unseen)), floats(self.events[n])) for n, span in scores.items()},
         )
-        other = replace(self, bars=bars, events=events)
+        market = {stream: _changed_points(table, known(table) > at, random) for stream, table in self.market.items()}
+        other = replace(self, bars=bars, events=events, market=market)
         return other.kept(~later | (random.random(len(later)) > 0.1), ~unseen | (random.random(len(unseen)) > 0.1))
 
     def shuffled(self, at: int, random: np.random.Generator) -> World:
@@ -115,7 +136,11 @@ class World:
         later, unseen = np.flatnonzero(self.available > at), np.flatnonzero(self.enriched > at)
         bars = _rearranged(self.bars, NUMBERS, later, random.permutation(later))
         events = _rearranged(self.events, ("score", "confidence"), unseen, random.permutation(unseen))
-        return replace(self, bars=bars, events=events)
+        market = {}
+        for stream, table in self.market.items():
+            rows = np.flatnonzero(known(table) > at)
+            market[stream] = _rearranged(table, POINT_NUMBERS[stream], rows, random.permutation(rows))
+        return replace(self, bars=bars, events=events, market=market)
 
     def with_holes(self, at: int) -> World:
         """With no prices in the last bar of each instrument that is known at `at`: whoever fills it can only do so from what follows."""
@@ -133,7 +158,37 @@ class World:
         bars = _with_times(self.bars, BARS, "available_at", self.available + late[0])
         events = _with_times(self.events, EVENTS, "enriched_at_utc", self.enriched + late[1])
         scored = np.maximum(micros(events["scored_at_utc"]), micros(events["enriched_at_utc"]))
-        return replace(self, bars=bars, events=_with_times(events, EVENTS, "scored_at_utc", scored).sort_by(ARRIVAL))
+        market = {}
+        for stream, table in self.market.items():
+            slow = np.where(random.random(len(table)) < events_late, random.integers(1, longest, len(table)), 0)
+            market[stream] = _with_times(table, table.schema, "available_at", known(table) + slow)
+        return replace(self, bars=bars, events=_with_times(events, EVENTS, "scored_at_utc", scored).sort_by(ARRIVAL), market=market)
+
+
+def _changed_points(table: pa.Table, unseen: Bools, random: np.random.Generator) -> pa.Table:
+    """Points of which those unseen have other numbers, and a tenth of them are not there."""
+    names = POINT_NUMBERS[_stream_of(table)]
+    factors = {name: np.where(unseen, np.exp(random.normal(0, 0.1, len(table))), 1.0) for name in names}
+    numbers = {name: floats(table[name]) * factors[name] for name in names}
+    if "gap" in table.column_names:
+        flipped = np.asarray(table["gap"]) ^ (unseen & (random.random(len(table)) < 0.5))
+        table = table.set_column(table.schema.get_field_index("gap"), "gap", pa.array(flipped))
+        for name in LISTS:
+            table = table.set_column(table.schema.get_field_index(name), name, _scaled(table[name], unseen, random))
+    return _with_numbers(table, numbers).filter(pa.array(~unseen | (random.random(len(table)) > 0.1)))
+
+
+def _stream_of(table: pa.Table) -> str:
+    return next(stream for stream, schema in SCHEMAS.items() if table.schema.names == schema.names)
+
+
+def _scaled(lists: pa.ChunkedArray, rows: Bools, random: np.random.Generator) -> pa.Array:
+    """Lists of which some are multiplied, each by one number, so that their order stays."""
+    array = one_chunk(lists)
+    factor = np.where(rows, np.exp(random.normal(0, 0.1, len(rows))), 1.0)
+    values = floats(pc.list_flatten(array)) * np.repeat(factor, np.asarray(pc.list_value_length(array)))
+    starts = np.concatenate(([0], np.cumsum(np.asarray(pc.list_value_length(array)))))
+    return pa.ListArray.from_arrays(pa.array(starts.astype(np.int32)), pa.array(values))
 
 
 def _with_numbers(table: pa.Table, columns: dict[str, Floats]) -> pa.Table:
