@@ -22,6 +22,7 @@ from pathlib import Path
 
 import alpha158
 import backfill
+import book
 import cold
 import cycle
 import events
@@ -39,6 +40,7 @@ import asof
 BENCHMARKS: dict[str, Callable[[Settings], Result]] = {
     "fs_v1": fs_v1.run,
     "alpha158": alpha158.run,
+    "book": book.run,
     "join": join.run,
     "backfill": backfill.run,
     "postgres_write": postgres_io.write,

@@ -68,8 +68,9 @@ def run_each(
 ) -> Iterator[Result]:
     """`run`, with `each` applied to every block on the thread that made it, while the block is still in the cache."""
     count, total = _threads(threads), len(panel.ts)
-    step = block_rows(plan, panel, threads, rows)
-    task = _Task(plan, panel, step // BLOCK_MORSELS)
+    morsel, morsels = _morsels(plan, panel, threads, rows)
+    step = morsel * morsels
+    task = _Task(plan, panel, morsel)
     if count == 1 or total <= step:
         worker = _Worker(task)
         for start in range(0, total, step):
@@ -101,17 +102,21 @@ def _threads(wanted: int | None) -> int:
 
 
 def block_rows(plan: Plan, panel: Panel, threads: int | None = None, rows: int | None = None) -> int:
-    """The most rows that a block of this panel has: few enough that every thread gets some, many enough that its lookback costs little.
+    """The most rows that a block of this panel has; `rows` says how many a morsel has."""
+    each, morsels = _morsels(plan, panel, threads, rows)
+    return each * morsels
 
-    `rows` says how many a morsel has.
-    """
+
+def _morsels(plan: Plan, panel: Panel, threads: int | None, rows: int | None) -> tuple[int, int]:
+    """The rows of a morsel, and the morsels of a block: few enough that every thread gets some, so many that its lookback costs little."""
     if rows:
-        return BLOCK_MORSELS * rows
+        return rows, BLOCK_MORSELS
     dense = _dense_rows(plan, panel)
     if dense is not None:
-        return BLOCK_MORSELS * max(4 * plan.lookback, min(MORSEL_ROWS, dense))
+        each = max(4 * plan.lookback, min(MORSEL_ROWS, dense))
+        return each, max(1, min(BLOCK_MORSELS, len(panel.ts) // (4 * each * _threads(threads))))
     fair = len(panel.ts) // (4 * BLOCK_MORSELS * _threads(threads))
-    return BLOCK_MORSELS * max(4 * plan.lookback, min(MORSEL_ROWS, max(256, fair)))
+    return max(4 * plan.lookback, min(MORSEL_ROWS, max(256, fair))), BLOCK_MORSELS
 
 
 def _dense_rows(plan: Plan, panel: Panel) -> int | None:
