@@ -50,6 +50,12 @@ FromOption = Annotated[str | None, typer.Option("--from", help="First bar: a dat
 KnownAtOption = Annotated[
     str | None, typer.Option("--known-at", help="As the store held it to be true then: a date, or a time with its zone.")
 ]
+MaxAgeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Oldest vector to use, from available_at on: `3d` by the clock, `2h trading` of open hours, `3d trading` of sessions."
+    ),
+]
 ToOption = Annotated[str | None, typer.Option("--to", help="Last bar, included: a date, or a time with its zone.")]
 
 

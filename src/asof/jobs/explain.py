@@ -32,9 +32,10 @@ class Value:
 
 @dataclass(frozen=True)
 class Explained:
-    """A vector, taken apart. `stored` is None where the store has none; `bars`, `events` and `actions` are those in its windows.
+    """A vector, taken apart. `computed` is what its inputs give, `stored` what the store has, or None; both by column.
 
-    Each has the time from which it is held to be true. Actions are those between the first bar and the last, where the set looks at any.
+    `bars`, `events` and `actions` are those in its windows, each with the time from which it is held to be true. Actions are those between
+    the first bar and the last, where the set looks at any.
     `market` has the newest `MOST_POINTS` trades, quotes and books in the windows of the bar, by stream, and `points` how many there are.
     """
 
@@ -43,6 +44,7 @@ class Explained:
     features: dict[str, Value]
     flags: dict[str, Value]
     raised: tuple[str, ...]
+    computed: dict[str, object]
     stored: dict[str, object] | None
     bars: pa.Table
     events: pa.Table
@@ -57,30 +59,27 @@ MOST_POINTS = 100
 
 def explain(work: Work, instrument: str, ts: datetime) -> Explained:
     """Take the vector of a bar apart. Raises `NotFound` where there is no such bar."""
-    at = pa.table([pa.array([instrument]), pa.array([ts], UTC), pa.array([ts], UTC)], schema=SPANS)
-    lookback = work.feature_set.lookback
-    bars = work.store.around(work.timeframe, at, lookback - 1, ("instrument_id", "ts"))
-    times = sorted(t for t in bars["ts"].to_pylist() if t <= ts)[-lookback:]
+    times = _window(work, instrument, ts)
     if not times or times[-1] != ts:
         raise NotFound(f"the store has no {work.timeframe} bar of {instrument} that opens at {ts.isoformat()}{_nearest(times)}")
-    reaches = work.feature_set.reaches
-    window = timedelta(microseconds=reaches["events"].length if "events" in reaches else 0)
+    length, back = work.feature_set.reaches.get("events", (0, 1))
+    since = (ts if back == 1 else times[0]) - timedelta(microseconds=length)
     seen_bars = _revised(work, BARS_TABLE, Selection(work.timeframe, (instrument,), times[0], ts, work.known_at), BARS)
-    seen_events = _revised(work, EVENTS_TABLE, Selection(None, (instrument,), ts - window, ts, work.known_at), EVENTS)
+    seen_events = _revised(work, EVENTS_TABLE, Selection(None, (instrument,), since, ts, work.known_at), EVENTS)
     between = Selection(None, (instrument,), times[0] + timedelta.resolution, ts, work.known_at)
     seen_actions = _revised(work, ACTIONS_TABLE, between if work.plan.adjusted else replace(between, instruments=()), ACTIONS)
     seen_points = _points(work, instrument, sort_bars(seen_bars.select(BARS.names)))
     values = _values(work, seen_bars, seen_events, seen_actions.select(ACTIONS.names), seen_points)
     of_bar = _points(work, instrument, sort_bars(seen_bars.slice(len(seen_bars) - 1).select(BARS.names)))
     vector = work.vectors(seen_bars.select(BARS.names), Selection(instruments=(instrument,))).to_pylist()[-1]
-    stored = joined(work.store.read(work.table, Selection(work.timeframe, (instrument,), ts, ts, work.known_at)), work.table.schema)
     return Explained(
         instrument,
         ts,
         {name: _tree(expr, values) for name, expr in work.feature_set.features.items()},
         {name: _tree(expr, values) for name, expr in work.feature_set.flags.items()},
         tuple(vector["quality_flags"]),
-        next(iter(stored.to_pylist()), None),
+        vector,
+        stored_vector(work, instrument, ts),
         seen_bars,
         seen_events,
         seen_actions,
@@ -98,6 +97,24 @@ def _points(work: Work, instrument: str, bars: SortedBars) -> dict[str, pa.Table
             between = Selection(None, (instrument,), first, moment(int(closes.max()) - 1), work.known_at)
             found[table.name] = _revised(work, table, between, table.schema)
     return found
+
+
+def stored_vector(work: Work, instrument: str, ts: datetime) -> dict[str, object] | None:
+    """The vector of a bar as the store has it, by column."""
+    found = joined(work.store.read(work.table, Selection(work.timeframe, (instrument,), ts, ts, work.known_at)), work.table.schema)
+    return next(iter(found.to_pylist()), None)
+
+
+def _window(work: Work, instrument: str, ts: datetime) -> list[datetime]:
+    """When the bars of a vector's window open, and its own."""
+    names, lookback = ("instrument_id", "ts"), work.feature_set.lookback
+    if work.known_at is None:
+        at = pa.table([pa.array([instrument]), pa.array([ts], UTC), pa.array([ts], UTC)], schema=SPANS)
+        bars = work.store.around(work.timeframe, at, lookback - 1, names)
+    else:
+        before = Selection(work.timeframe, (instrument,), None, ts, work.known_at)
+        bars = joined(work.store.read(BARS_TABLE, before, names), BARS)
+    return sorted(t for t in bars["ts"].to_pylist() if t <= ts)[-lookback:]
 
 
 def _nearest(times: list[datetime]) -> str:

@@ -6,13 +6,15 @@
 2. `chunks` cuts them where one would change what is computed from those before it, so that what the loop sees in between is what it
    would have seen; with a pace, also into ticks of the clock.
 3. Each chunk is written to the scratch store as a source would write it, the clock is set to its end, and the loop runs a cycle.
+4. Where vectors are published, it is by the publisher of the live service, from `start` on: first the newest of each instrument, as a
+   service does that begins, then all that come to be.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC as ZONE
 from datetime import datetime
 
@@ -23,7 +25,8 @@ import pyarrow.compute as pc
 from asof.engine.panel import Ints
 from asof.errors import NotFound, StoreError
 from asof.jobs.backfill import Progress
-from asof.jobs.live import Live, Plan
+from asof.jobs.following import Follower
+from asof.jobs.live import UNPUBLISHED, Live, Plan, Published
 from asof.jobs.work import Report, Work
 from asof.records import Bools, micros
 from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, POINTS, Selection, Store, Table, revised
@@ -180,6 +183,7 @@ class Replay:
     pace: float | None = None
     seed: int = 0
     told: Callable[[datetime], None] = lambda moment: None
+    published: Published = UNPUBLISHED
 
     def run(self, progress: Progress = lambda done, total: None) -> Report:
         """Feed what became known up to `end`; what did before `start` goes in at once. Raises `NotFound` where there is nothing."""
@@ -195,6 +199,8 @@ class Replay:
             if begin >= last:
                 break
             self._wait(found, first, begin)
+            if begin == first:
+                self._publish(loop, begun=bool(found.is_bar[:first].any()))
             done += self._feed(loop, found, begin, stop)
             progress(stop - begin, last)
         if self.end is None:
@@ -205,13 +211,24 @@ class Replay:
     def _cycle(self, loop: Live) -> Report:
         done = loop.cycle()
         if loop.health.report()["status"] != "ok" and not done.failed:
-            raise StoreError(f"{self.scratch.url} failed in the middle of the replay; the log says how")
+            raise loop.trouble or StoreError(f"{self.scratch.url} failed in the middle of the replay; the log says how")
         return done
+
+    def _publish(self, loop: Live, *, begun: bool) -> None:
+        """Publish from here on; where the loop has not begun, it has nothing to compute but what comes."""
+        if self.published is UNPUBLISHED:
+            return
+        loop.published = self.published
+        work = replace(self.work, store=self.scratch)
+        if begun:
+            self.published.begin(work)
+        else:
+            self.scratch.register(work.feature_set, work.now)
+            Follower(work, "service").begin_here()
 
     def _loop(self) -> Live:
         work = self.work
-        names = None if self.instruments is None else frozenset(self.instruments)
-        plan = Plan((work.feature_set,), (work.timeframe,), names, work.pipeline_version, 1.0, calendars=work.calendars)
+        plan = Plan((work.feature_set,), (work.timeframe,), None, work.pipeline_version, 1.0, calendars=work.calendars)
         health = Health(work.feature_set.version, work.pipeline_version, 1.0)
         return Live(self.scratch, plan, Metrics(), health, lambda: self._now)
 

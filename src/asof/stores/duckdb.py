@@ -90,6 +90,7 @@ QUALIFY ts > coalesce(
 ) AND available_at IS DISTINCT FROM lead(available_at) OVER (PARTITION BY instrument_id ORDER BY available_at, ts)
 """
 """Where vectors became available out of order, one counts only if it is newer than all that were available before it, or with it."""
+_MOVE = "INSERT OR REPLACE INTO positions SELECT unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), ?"
 _PRUNE = "DELETE FROM changes WHERE number <= (SELECT min(position::BIGINT) FROM positions WHERE starts_with(name, ?))"
 """Changes that every follower has seen are needed no more."""
 
@@ -230,13 +231,14 @@ class DuckDBStore:
 
     def around(self, timeframe: str, spans: pa.Table, reach: int, columns: tuple[str, ...]) -> pa.Table:
         """See `Store.around`."""
-        search = _AROUND_EACH if len(spans) <= FEW_SPANS else _AROUND_ALL
-        names = listed(columns)
-        with self._lock, self._errors(_cannot_read), seen_as(self._connection, "spans", spans):
-            found = []
-            for row in spans.to_pylist() if search is _AROUND_EACH else [{}]:
-                parameters = {"timeframe": timeframe, "reach": reach, **row}
-                found.append(self._connection.sql(search.format(columns=names), params=parameters).to_arrow_table())
+        parameters, names = {"timeframe": timeframe, "reach": reach}, listed(columns)
+        with self._lock, self._errors(_cannot_read):
+            if len(spans) <= FEW_SPANS:
+                each = _AROUND_EACH.format(columns=names)
+                found = [self._connection.sql(each, params=parameters | row).to_arrow_table() for row in spans.to_pylist()]
+            else:
+                with seen_as(self._connection, "spans", spans):
+                    found = [self._connection.sql(_AROUND_ALL.format(columns=names), params=parameters).to_arrow_table()]
         bars = pa.concat_tables(found) if found else BARS.empty_table()
         return _typed(bars.select(columns), BARS)
 
@@ -329,7 +331,7 @@ class DuckDBStore:
 
     def follow(self, name: str) -> None:
         """See `Store.follow`."""
-        with self.transaction():
+        with self._lock, self._errors(_cannot_write):
             if FOLLOWING + name not in self.positions(FOLLOWING):
                 self.move({FOLLOWING + name: str(rows_of(self._connection, "SELECT nextval('change')")[0][0])})
 
@@ -354,10 +356,10 @@ class DuckDBStore:
     def move(self, positions: Mapping[str, str], since: Mapping[str, str] | None = None) -> None:
         """See `Store.move`."""
         with self.transaction():
-            for name, position in positions.items():
+            for name in positions:
                 if since is not None and self.positions(name).get(name) != since.get(name):
                     raise Overtaken(f"{self.url}: another reader has moved {name}")
-                self._connection.execute("INSERT OR REPLACE INTO positions VALUES (?, ?, ?)", [name, position, datetime.now(UTC)])
+            self._connection.execute(_MOVE, [list(positions), list(positions.values()), datetime.now(UTC)])
             if any(name.startswith(FOLLOWING) for name in positions):
                 self._connection.execute(_PRUNE, [FOLLOWING])
 
