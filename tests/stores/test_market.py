@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asof.features.expression import events
 from asof.features.feature_set import FeatureSet
 from asof.features.library import book_v1
 from asof.features.market import books, quotes, trades
 from asof.jobs.backfill import backfill
+from asof.jobs.causes import cause
 from asof.jobs.explain import MOST_POINTS, explain
 from asof.jobs.following import Follower
 from asof.jobs.parts import market_rows
@@ -22,12 +24,12 @@ from asof.jobs.replay import Replay
 from asof.jobs.verify import verify
 from asof.jobs.work import Work
 from asof.records import micros
-from asof.stores.store import BARS_TABLE, POINTS, TRADES_TABLE, Selection, Store
+from asof.stores.store import BARS_TABLE, EVENTS_TABLE, POINTS, TRADES_TABLE, Selection, Store
 from asof.stores.urls import open_store
 from tests.laws.test_market import made_up
 from tests.laws.vectors import planned, vectors_of_panel
 from tests.stores.conftest import Opener
-from tests.stores.rows import NOON, bar, bars_of, later, minute, rows_in
+from tests.stores.rows import NOON, bar, bars_of, event, events_of, later, minute, rows_in, trade, trades_of
 
 SET = FeatureSet(
     "market_v1",
@@ -175,3 +177,27 @@ def test_a_part_of_a_few_bars_gives_what_the_whole_gives(new_store: Opener, monk
         report = backfill(work_of(store))
         assert report.changes.unchanged == len(whole)
         assert report.changes.corrected == 0
+
+
+def test_a_late_event_that_a_later_bar_looks_back_at_is_followed_and_explained(store: Store) -> None:
+    lagged = FeatureSet("lagged_v1", {"count": events.window("1m").count().lag(2)})
+    store.upsert(BARS_TABLE, bars_of(*(bar(n) for n in range(8))), NOON)
+    store.register(lagged, NOON)
+    follower = Follower(work_of(store, lagged), "me")
+    follower.begin()
+    store.upsert(EVENTS_TABLE, events_of(event("x", 2.5)), later(1))
+    list(follower.catch_up())
+    assert [row["count"] for row in as_stored(store, lagged)] == [None, None, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0]
+    assert all(found.right for found, _ in verify(work_of(store, lagged)))
+    assert explain(work_of(store, lagged), "A", minute(5)).features["count"].value == 1.0
+
+
+def test_a_trade_that_came_later_is_the_cause_of_a_difference(store: Store) -> None:
+    store.upsert(BARS_TABLE, bars_of(*(bar(n) for n in range(4))), NOON)
+    store.register(SET, NOON)
+    backfill(Work(store, SET, "1m", later(100), "test"))
+    store.upsert(TRADES_TABLE, trades_of(trade(1.5)), later(200))
+    wrong = [d for found, _ in verify(work_of(store)) for d in found.examples]
+    found = cause(work_of(store), next(d for d in wrong if d.ts == minute(1)))
+    assert found.accounted
+    assert [(c.kind, c.key["ts"], c.before) for c in found.changed] == [("trades", minute(1.5), None)]
