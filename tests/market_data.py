@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from asof.features.library import SHIPPED
 from asof.jobs.ingest import Ingestion, books_into
 from asof.jobs.trade_bars import store_bars
+from asof.jobs.work import Work, joined
+from asof.records import BARS
 from asof.sources.columns import ColumnMapping
-from asof.stores.store import Store
+from asof.stores.store import BARS_TABLE, POINTS, Selection, Store
 from asof.stores.urls import open_store
 from asof.timeframes import UNITS
+from tests.market_oracle import Instrument
 
 BAC_HOUR = datetime(2013, 10, 7, 14, tzinfo=UTC), datetime(2013, 10, 7, 14, 40, tzinfo=UTC)
 BTC_SPAN = datetime(2024, 8, 8, 23, 54, 14, tzinfo=UTC), datetime(2024, 8, 8, 23, 55, 10, tzinfo=UTC)
@@ -58,3 +65,26 @@ def _cut(work: Path, path: Path, time: str, start: datetime, end: datetime) -> P
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MINUTE, SECOND = UNITS["m"], UNITS["s"]
+
+
+def real_differences(folder: Path, work: Path) -> Iterator[tuple[str, float, int]]:
+    """How far each feature of `book_v1` is at most from the plain program, in parts of its value, and of how many values."""
+    feature_set, found = SHIPPED["book_v1"], dict[str, list[float]]()
+    with closing(real_market(folder, work)) as store:
+        for timeframe, name, step in (("1m", "BAC", MINUTE), ("1s", "BTCUSDT", SECOND)):
+            bars = joined(store.read(BARS_TABLE, Selection(timeframe, (name,))), BARS)
+            market = Instrument(**rows_of(store, name))
+            for vector in Work(store, feature_set, timeframe, NOW, "test").vectors(bars, Selection(None, (name,))).to_pylist():
+                for feature, wanted in market.vector(round(vector["ts"].timestamp() * 1_000_000) + step).items():
+                    if wanted is not None and vector[feature] is not None:
+                        apart = abs(vector[feature] - wanted)
+                        found.setdefault(feature, []).append(apart / abs(wanted) if wanted else apart)
+    for feature in feature_set.features:
+        if feature in found:
+            yield feature, max(found[feature]), len(found[feature])
+
+
+def rows_of(store: Store, name: str) -> dict[str, list[dict[str, Any]]]:
+    """The trades, quotes and books of an instrument, by stream."""
+    chosen = Selection(None, (name,))
+    return {table.name: [row for some in store.read(table, chosen) for row in some.to_pylist()] for table in POINTS}

@@ -21,14 +21,13 @@ from asof.jobs.backfill import backfill
 from asof.jobs.leakcheck import stored, stored_market
 from asof.jobs.verify import verify
 from asof.jobs.work import Work
-from asof.stores.store import BARS_TABLE, BOOKS_TABLE, QUOTES_TABLE, TRADES_TABLE, Selection, Store
-from tests.market_data import MINUTE, NOW, SECOND, real_market
+from asof.stores.store import BARS_TABLE, Selection, Store
+from tests.market_data import MINUTE, NOW, SECOND, real_market, rows_of
 from tests.market_oracle import Instrument
 
 BOOK_V1 = SHIPPED["book_v1"]
 START = datetime(2024, 3, 1, 14, 30, tzinfo=UTC)
 OF_BARS = {"MISSING_OHLCV", "INSUFFICIENT_OHLCV", "TIMESTAMP_MISMATCH"}
-TABLES = {"trades": TRADES_TABLE, "quotes": QUOTES_TABLE, "books": BOOKS_TABLE}
 REAL = [("1m", "BAC", MINUTE), ("1s", "BTCUSDT", SECOND)]
 
 
@@ -37,13 +36,6 @@ def real(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with closing(real_market(shared_data, tmp_path_factory.mktemp("cut"))) as store:
         store.register(BOOK_V1, NOW)
         yield store
-
-
-def rows_of(store: Store, name: str) -> dict[str, list[dict[str, Any]]]:
-    return {
-        stream: [row for some in store.read(table, Selection(None, (name,))) for row in some.to_pylist()]
-        for stream, table in TABLES.items()
-    }
 
 
 @pytest.mark.parametrize(("timeframe", "name", "step"), REAL, ids=["BAC", "BTCUSDT"])
