@@ -84,6 +84,7 @@ ABOUT = {
         "over them. An *event* is any such point."
     ),
     "points": "What a point has to do with those before it, and with those of other streams. The result has a value for each point.",
+    "staged": "What looks beyond one instrument's bars of one timeframe, and is computed before everything that uses it.",
 }
 """A sentence for each family."""
 
@@ -112,6 +113,9 @@ MISSING = {
     "at": "no point became known within the window that ends there, or the newest has no value",
     "lag": "there is no bar `n` bars ago, or its value is missing",
     "count": "never",
+    "cumulative": "`within` did not change among the last `n` bars, or a bar since then has no value",
+    "age": "no such bar was known yet",
+    "latest": "no such bar was known yet, or its value is missing",
     "bars_since": "`x` was not true among the last `n` bars, or has no value since",
 }
 """When the result of an operator is missing whose shape does not decide it."""

@@ -11,7 +11,7 @@ from asof.features.market import books, quotes, trades
 
 if TYPE_CHECKING:
     from asof.feature_store import FeatureStore, connect
-    from asof.jobs.compute import compute
+    from asof.jobs.compute import compute, resample
     from asof.jobs.leakcheck import leakcheck
     from asof.records import Frame
 
@@ -22,6 +22,7 @@ _LAZY = {
     "connect": "asof.feature_store",
     "FeatureStore": "asof.feature_store",
     "leakcheck": "asof.jobs.leakcheck",
+    "resample": "asof.jobs.compute",
     "Frame": "asof.records",
 }
 """The public names that need Arrow, Numba or a driver, and where they live; the only laziness there is."""
@@ -52,6 +53,7 @@ __all__ = [
     "fs_v1",
     "leakcheck",
     "quotes",
+    "resample",
     "trades",
     "where",
 ]

@@ -28,9 +28,11 @@ from asof.jobs.dataset import Dataset, Proof
 from asof.jobs.explain import Explained
 from asof.jobs.following import Follower
 from asof.jobs.ingest import Ingestion, IngestReport, actions_into, books_into
+from asof.jobs.level2 import DEPTH
 from asof.jobs.live import UNPUBLISHED, Published
 from asof.jobs.parts import computed, memory_bytes, pieces
 from asof.jobs.replay import Replay
+from asof.jobs.resampling import Resampled, Resampling
 from asof.jobs.verify import Difference, Verified
 from asof.jobs.work import Report, Work, joined
 from asof.records import BARS, ArrowStream, Frame
@@ -142,7 +144,7 @@ class FeatureStore:
         *paths: str | Path,
         columns: dict[str, str] | None = None,
         file_format: str = "table",
-        depth: int = 20,
+        depth: int = DEPTH,
         snapshots: Iterable[str | Path] = (),
         timezone: str | None = None,
         unit: str | None = None,
@@ -158,7 +160,7 @@ class FeatureStore:
     ) -> Changes:
         """Make bars of stored trades, one for each interval in which there were any, and store them; what changed.
 
-        `[start, end]` are opens of bars, both included. See `asof bars from-trades`.
+        `[start, end]` are opens of bars, both included. Raises `NotFound` where there are no trades. See `asof bars from-trades`.
         """
         names = None if instruments is None else tuple(instruments)
         first, last = _time(start, "start"), _time(end, "end", through=True)
@@ -186,6 +188,23 @@ class FeatureStore:
     def withdraw_events(self, events: ArrowStream) -> int:
         """Take events away from instruments: a table of `instrument_id` and `event_id`. Their revisions stay; how many were there."""
         return self.store.withdraw(EVENTS_TABLE, reading.keys_of(events, ("instrument_id", "event_id")), datetime.now(UTC))
+
+    def resample(
+        self,
+        lower: str,
+        higher: str,
+        *,
+        instruments: Iterable[str] | None = None,
+        changed: bool = False,
+        progress: backfilling.Progress = lambda done, total: None,
+    ) -> Resampled:
+        """Make the bars of a higher timeframe of the stored bars of a lower one, where no bars of another source are.
+
+        With `changed`, only those that bars are in which have changed since the last time; the first time, all.
+        """
+        chosen = None if instruments is None else frozenset(instruments)
+        job = Resampling(self.store, lower, higher, datetime.now(UTC), self.calendars, chosen)
+        return sum(job.catch_up(), job.begin(progress)) if changed else job.everything(progress)
 
     def backfill(
         self,

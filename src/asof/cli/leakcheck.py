@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pyarrow as pa
 import typer
@@ -16,10 +16,21 @@ from asof.config import load_settings
 from asof.errors import DefinitionError
 from asof.feature_store import connect
 from asof.features.feature_set import FeatureSet
-from asof.jobs.leakcheck import CUTS, MOST_BARS, ROUNDING, Checkable, Finding, Leakcheck, bits, stored, stored_market
+from asof.jobs.leakcheck import (
+    CUTS,
+    MOST_BARS,
+    ROUNDING,
+    Checkable,
+    Finding,
+    Leakcheck,
+    bits,
+    stored,
+    stored_higher,
+    stored_market,
+)
 from asof.jobs.leakcheck import leakcheck as check
 from asof.jobs.variations import CHECKS
-from asof.operators import OPERATORS, Operator
+from asof.operators import OPERATORS, Operator, Shape
 
 
 def leakcheck(
@@ -50,13 +61,15 @@ def leakcheck(
     """
     if timeframe is None and instrument:
         raise typer.BadParameter("say which of the store's bars to take, such as --timeframe 1d", param_hint="--timeframe")
-    chosen = [*_chosen(what or []), *(OPERATORS if operators else ())]
-    given, market, calendars = _given(timeframe, instrument, bars, seed, store)
+    machine = (operator for operator in OPERATORS if operator.shape is not Shape.STAGED)
+    chosen = [*_chosen(what or []), *(machine if operators else ())]
+    frames = sorted({text for one in chosen if isinstance(one, FeatureSet) for text in one.higher})
+    given, others, calendars = _given(timeframe, instrument, bars, seed, store, frames)
     with progress("leakcheck", as_json) as step:
         found = check(
             chosen,
             *given,
-            **market,
+            **others,
             timeframe=timeframe,
             calendars=calendars,
             frame=frame,
@@ -93,14 +106,15 @@ def _checkable(found: object, text: str) -> Checkable:
 
 
 def _given(
-    timeframe: str | None, instruments: list[str] | None, bars: int, seed: int, store: str | None
-) -> tuple[tuple[pa.Table, ...], dict[str, pa.Table], dict[str, str]]:
-    """Bars, events and actions of the store, its market, and this project's calendars; nothing where made-up ones are taken."""
+    timeframe: str | None, instruments: list[str] | None, bars: int, seed: int, store: str | None, frames: list[str]
+) -> tuple[tuple[pa.Table, ...], dict[str, Any], dict[str, str]]:
+    """Bars, events and actions of the store, its market and higher bars by name, and this project's calendars; nothing for made-up ones."""
     if timeframe is None:
         return (), {}, {}
     with connect(store, create=False) as opened:
         found = stored(opened.store, timeframe, tuple(instruments or ()) or None, bars, seed)
-        return found, stored_market(opened.store, found[0], timeframe), opened.settings.calendars
+        market, higher = stored_market(opened.store, found[0], timeframe), stored_higher(opened.store, found[0], frames)
+        return found, {**market, "higher": higher}, opened.settings.calendars
 
 
 def _facts(found: Leakcheck) -> dict[str, object]:

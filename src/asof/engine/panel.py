@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +28,23 @@ class Points:
 
 
 @dataclass(frozen=True)
+class Acted:
+    """Splits and dividends by instrument and ex-date (`time`), and what each multiplies earlier prices and volumes with."""
+
+    offsets: Ints
+    time: Ints
+    price: Floats
+    volume: Floats
+
+
+@dataclass(frozen=True)
 class Panel:
     """Bars of `len(offsets) - 1` instruments and the points that concern them, each instrument's rows sorted by time.
 
     `ts` are microseconds since 1970; `columns` hold float64, NaN where missing. `grid` is the step that bars must open on (0: none), in
-    microseconds. `closes`, when each bar closes, is needed for trades, quotes and order books.
+    microseconds. `closes`, when each bar closes, is needed for trades, quotes and order books. Plans with stages also need `known`, when
+    each bar could be known, `moment`, at which it looks at bars of higher timeframes, in `higher` the panels of those, of the same
+    instruments in the same order, and what `acted` on prices in between.
     """
 
     offsets: Ints
@@ -41,6 +53,10 @@ class Panel:
     points: Mapping[str, Points]
     grid: int
     closes: Ints | None = None
+    known: Ints | None = None
+    moment: Ints | None = None
+    higher: Mapping[str, Panel] = field(default_factory=dict)
+    acted: Acted | None = None
 
     def take_last(self, keep: int) -> Panel:
         """The last `keep` bars of every instrument, the points as they are: what a live computation needs."""
@@ -49,5 +65,6 @@ class Panel:
         offsets = np.concatenate(([0], np.cumsum(lengths)))
         rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
         columns = {name: values[rows] for name, values in self.columns.items()}
-        closes = None if self.closes is None else self.closes[rows]
-        return replace(self, offsets=offsets, ts=self.ts[rows], columns=columns, closes=closes)
+        times = (None if some is None else some[rows] for some in (self.closes, self.known, self.moment))
+        closes, known, moment = times
+        return replace(self, offsets=offsets, ts=self.ts[rows], columns=columns, closes=closes, known=known, moment=moment)

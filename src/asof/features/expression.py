@@ -1,7 +1,8 @@
 """Expressions: immutable trees of small nodes over bars and points. No data, no I/O.
 
 Nodes are interned: equal trees are one object, so a node can be a dictionary key, is computed once, and `==` is free to build
-a comparison, as `<` does. An expression's *domain* is what its rows are: bars, the points of one window, or neither (a constant).
+a comparison, as `<` does. An expression's *domain* is what its rows are: bars, those of a higher timeframe, the points of one window, or
+neither (a constant).
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from asof.features import decay
 from asof.features.adjustment import ADJUSTED, ANY, FREE, NONE, PREFIX, Scale, rescales, scale_of
 from asof.features.streams import COLUMNS, EVENT_COLUMNS, EVENTS, NOWHERE, Reach, Window, further, last, together, window
 from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, POINT_SHAPES, Operator, Scaling, Shape
+from asof.operators.staged import HIGHER
+from asof.timeframes import timeframe
 
 BARS = "bars"
-"""The domain of bar expressions; that of an expression over points is its window."""
+"""The domain of bar expressions; that of a higher timeframe's is the timeframe, that of an expression over points its window."""
 
 Domain = str | Window | None
 Number = int | float
@@ -30,12 +33,16 @@ BAR_COLUMNS = {
     "close": "last price of the bar",
     "volume": "traded volume of the bar",
     "grid_offset": "microseconds by which an `m` or `h` bar opens off its timeframe's grid; 0 for days",
+    "session": "when the session began that the bar opens in, in microseconds since 1970; missing outside of sessions",
     "unbroken": "1 where no bar that the instrument's calendar expects is absent between the one before and this; else missing",
 }
 """What a bar offers. A price that is missing, zero or below is a missing value."""
 
 COLUMN_REACH = {"unbroken": 1}
 """The columns of a bar that depend on bars before it, and on how many."""
+
+LONGEST_SESSION = 1_440
+"""Bars of the longest session, where nothing else is said: the minutes of a day."""
 
 _interned: weakref.WeakValueDictionary[tuple[object, ...], Expr] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
@@ -61,14 +68,14 @@ class Expr:
             node = _interned.get(key)
             if node is None:
                 node = object.__new__(cls)
-                reach = operator.reach(params) if operator else COLUMN_REACH.get(name, 0) if domain == BARS else 0
+                reach = operator.reach(params) if operator else COLUMN_REACH.get(name, 0) if isinstance(domain, str) else 0
                 for slot, value in (
                     ("operator", operator),
                     ("inputs", inputs),
                     ("params", params),
                     ("name", name),
                     ("domain", domain),
-                    ("lookback", max((i.lookback for i in inputs), default=1) + reach),
+                    ("lookback", max((i.lookback for i in inputs if i.domain == domain), default=1) + reach),
                     ("scale", scale_of(operator.scaling, [i.scale for i in inputs]) if operator else _leaf_scale(params, name)),
                 ):
                     object.__setattr__(node, slot, value)
@@ -176,6 +183,18 @@ class Expr:
         below = self < other
         return below & ~below.lag(1)
 
+    def cumulative(self, within: Expr | None = None, n: int = LONGEST_SESSION) -> Expr:
+        """The sum since the first bar of the session, this one included: of as many as `n` bars, which no session may be longer than.
+
+        Missing outside of sessions, in a session that no bar is known before, and where a bar of it has no value. With `within` it is
+        the sum since that last changed.
+        """
+        if within is None:
+            if not isinstance(self.domain, str):
+                raise DefinitionError("cumulative sums bars, from the first of their session on: bars.volume.cumulative()")
+            within = column("session", self.domain)
+        return apply("cumulative", self, within, n)
+
     def ewm(
         self,
         gain: Expr | None = None,
@@ -272,7 +291,7 @@ def apply(name: str, /, *args: object, **named: object) -> Expr:
 def _check_scales(operator: Operator, inputs: tuple[Expr, ...]) -> None:
     """Refuse a window over what a split or a dividend does not simply multiply."""
     scaled = [i for i in inputs if rescales(i.scale)]
-    if operator.shape not in BAR_SHAPES or operator.scaling is Scaling.PRESENCE or not scaled:
+    if operator.shape not in (*BAR_SHAPES, Shape.STAGED) or operator.scaling is Scaling.PRESENCE or not scaled:
         return
     for x in inputs:
         if x.scale == NONE:
@@ -330,11 +349,17 @@ def _result_domain(operator: Operator, inputs: tuple[Expr, ...]) -> Domain:
         return _at_domain(*(i.domain for i in inputs))
     domains = list(dict.fromkeys(i.domain for i in inputs if i.domain is not None))
     if len(domains) > 1:
-        names = " and ".join(d.rows if isinstance(d, Window) else "bars" for d in domains)
         points = next((d.stream for d in domains if isinstance(d, Window)), EVENTS)
-        raise DefinitionError(f"{operator.name} cannot mix rows of {names}: reduce the {points} first, such as .mean()")
+        mend = f"reduce the {points} first, such as .mean()"
+        if higher := next((d for d in domains if isinstance(d, str) and d != BARS), None):
+            mend = f"take what was known of the {higher} bars first, with .latest()"
+        raise DefinitionError(f"{operator.name} cannot mix rows of {' and '.join(map(_rows, domains))}: {mend}")
     domain = domains[0] if domains else None
-    if operator.shape in BAR_SHAPES and domain != BARS:
+    if operator.name in HIGHER:
+        if not isinstance(domain, str) or domain == BARS:
+            raise DefinitionError(f"{operator.name} is for the bars of a higher timeframe: bars.every('1h').close.{operator.name}()")
+        return BARS
+    if operator.shape in (*BAR_SHAPES, Shape.STAGED) and not isinstance(domain, str):
         points = domain.stream if isinstance(domain, Window) else EVENTS
         raise DefinitionError(f"{operator.name}(n) counts bars; {points} are cut by time: {points}.window('1h')....{operator.name}()")
     if operator.shape in POINT_SHAPES and not isinstance(domain, Window):
@@ -355,6 +380,13 @@ def _at_domain(seen: Domain, points: Domain) -> Domain:
     return points
 
 
+def _rows(domain: Domain) -> str:
+    """How a message calls the rows of a domain."""
+    if isinstance(domain, Window):
+        return domain.rows
+    return BARS if domain == BARS else f"{domain} bars"
+
+
 def where(condition: Expr | Number, a: Expr | Number, b: Expr | Number) -> Expr:
     """`a` where the condition is true, `b` where it is false, missing where the condition is missing."""
     return apply("where", condition, a, b)
@@ -367,35 +399,47 @@ class AdjustedBars:
     bar and not behind the row's own; its volume is multiplied with their `split` alone. What comes after the row changes nothing.
     """
 
+    def __init__(self, domain: str = BARS) -> None:
+        self._domain = domain
+
     def __getattr__(self, name: str) -> Expr:
         if name.startswith("_"):
             raise AttributeError(name)
         if name not in ADJUSTED:
             raise UnknownName(f"bars.adjusted has no column {name!r}{did_you_mean(name, list(ADJUSTED))}")
-        return column(PREFIX + name, BARS)
+        return column(PREFIX + name, self._domain)
 
     def __dir__(self) -> list[str]:
         return list(ADJUSTED)
 
 
 class Bars:
-    """The bars of one instrument and timeframe: `bars.close` and its like, `bars.adjusted`, and `bars.count(n)`."""
+    """The bars of one instrument and timeframe: `bars.close` and its like, `bars.adjusted`, `bars.count(n)`, and `bars.every("1h")`."""
 
-    adjusted = AdjustedBars()
+    def __init__(self, domain: str = BARS) -> None:
+        self._domain = domain
+        self.adjusted = AdjustedBars(domain)
 
     def __getattr__(self, name: str) -> Expr:
         if name.startswith("_"):
             raise AttributeError(name)
         if name not in BAR_COLUMNS:
             raise UnknownName(f"bars have no column {name!r}{did_you_mean(name, list(BAR_COLUMNS))}")
-        return column(name, BARS)
+        return column(name, self._domain)
 
     def count(self, n: int) -> Expr:
         """How many of the last `n` bars exist; smaller than `n` near the first bar, never missing."""
-        return apply("count", column("", BARS), n)
+        return apply("count", column("", self._domain), n)
+
+    def every(self, higher: str) -> Bars:
+        """The bars of a higher timeframe, such as `"1h"`; what is made of them meets these bars by `.latest()`."""
+        timeframe(higher)
+        if self._domain != BARS:
+            raise DefinitionError(f"{self._domain} bars have no {higher} bars: write bars.every({higher!r})")
+        return Bars(higher)
 
     def __dir__(self) -> list[str]:
-        return [*BAR_COLUMNS, "adjusted", "count"]
+        return [*BAR_COLUMNS, "adjusted", "count", "every"]
 
 
 class PointWindow:
@@ -448,7 +492,12 @@ bars = Bars()
 events = Events()
 
 
-def walk(*roots: Expr) -> Iterator[Expr]:
+def inputs_of(node: Expr) -> tuple[Expr, ...]:
+    """What a node is made of."""
+    return node.inputs
+
+
+def walk(*roots: Expr, below: Callable[[Expr], tuple[Expr, ...]] = inputs_of) -> Iterator[Expr]:
     """Every node under the roots once, inputs before the nodes that use them; the order depends on the expressions alone."""
     seen: set[int] = set()
     stack: list[tuple[Expr, bool]] = [(root, False) for root in reversed(roots)]
@@ -461,7 +510,7 @@ def walk(*roots: Expr) -> Iterator[Expr]:
             yield node
         else:
             stack.append((node, True))
-            stack.extend((child, False) for child in reversed(node.inputs))
+            stack.extend((child, False) for child in reversed(below(node)))
 
 
 def lookback(*roots: Expr) -> int:
@@ -501,6 +550,15 @@ def _reach(node: Expr, inputs: list[Mapping[str, Reach]]) -> Mapping[str, Reach]
     return further(reach, bars=node.operator.reach(node.params)) if shape in BAR_SHAPES and reach else reach
 
 
+def higher_timeframes(*roots: Expr) -> dict[str, int]:
+    """The higher timeframes that the expressions use, in the order of their text, and how many bars of each they need."""
+    found: dict[str, int] = {}
+    for node in walk(*roots):
+        if isinstance(node.domain, str) and node.domain != BARS:
+            found[node.domain] = max(node.lookback, found.get(node.domain, 1))
+    return dict(sorted(found.items()))
+
+
 __all__ = [
     "BARS",
     "EVENT_COLUMNS",
@@ -511,6 +569,7 @@ __all__ = [
     "column",
     "constant",
     "events",
+    "higher_timeframes",
     "lookback",
     "reaches",
     "walk",

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from asof.errors import DefinitionError
-from asof.features.expression import AdjustedBars, Bars, Events, Expr, PointWindow, apply, bars, constant, events, walk, where
+from asof.features.expression import BARS, AdjustedBars, Bars, Events, Expr, PointWindow, apply, bars, constant, events, walk, where
 from asof.features.market import Books, Quotes, Trades, books, quotes, trades
 from asof.features.streams import BOOKS, EVENTS, QUOTES, TRADES, Window
 from asof.operators import EVENT_SHAPES, OPERATORS
@@ -77,7 +77,7 @@ def _leaf(expr: Expr) -> tuple[str, int]:
     if expr.domain is None:
         text = _number(expr.params[0])
         return text, _RANK["negate"] if text.startswith("-") else _ATOM
-    root = expr.domain.text if isinstance(expr.domain, Window) else "bars"
+    root = expr.domain.text if isinstance(expr.domain, Window) else BARS if expr.domain == BARS else f'bars.every("{expr.domain}")'
     asked = f"({', '.join(map(_number, expr.params))})" if expr.params else ""
     return (f"{root}.{expr.name}{asked}" if expr.name else root), _ATOM
 
@@ -143,6 +143,8 @@ def _parse(node: ast.AST, names: Mapping[str, Expr]) -> object:
             return _POINTS[name].window(by)
         case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="last"), args=args, keywords=keywords) if name in _POINTS:
             return _POINTS[name].last(*map(_literal, args), **{str(k.arg): _literal(k.value) for k in keywords})  # type: ignore[arg-type]
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="bars"), attr="every"), args=[ast.Constant(value=str() as by)], keywords=[]):
+            return bars.every(by)
         case ast.Call(func=ast.Name(id="where"), args=[a, b, c], keywords=[]):
             return where(_expr(a, names), _expr(b, names), _expr(c, names))
         case ast.Call(func=ast.Attribute(value=value, attr=method), args=args, keywords=keywords):

@@ -61,8 +61,8 @@ def cause(work: Work, difference: Difference) -> Cause:
     assert isinstance(at, datetime)
     then = _explained(replace(work, known_at=at), difference)
     accounted = then is not None and all(_same(then.computed[name], stored[name]) for name in work.table.compared)
-    firsts = [found.bars["ts"][0].as_py() for found in (now, then) if found is not None]
-    return Cause(difference, now, at, tuple(_changed(work, difference, min(firsts, default=difference.ts), at)), accounted)
+    both = [found for found in (now, then) if found is not None]
+    return Cause(difference, now, at, tuple(_changed(work, difference, both, at)), accounted)
 
 
 def _explained(work: Work, difference: Difference) -> Explained | None:
@@ -77,9 +77,10 @@ def _same(one: object, other: object) -> bool:
     return one.hex() == other.hex() if isinstance(one, float) and isinstance(other, float) else one == other
 
 
-def _changed(work: Work, difference: Difference, first: datetime, at: datetime) -> Iterator[ChangedInput]:
-    """What has changed since a moment, of all that lies in the vector's windows."""
+def _changed(work: Work, difference: Difference, both: list[Explained], at: datetime) -> Iterator[ChangedInput]:
+    """What has changed since a moment, of all that lies in the vector's windows now and lay in them then."""
     last, of, step = difference.ts, (difference.instrument,), timedelta(microseconds=timeframe(work.timeframe))
+    first = min((found.bars["ts"][0].as_py() for found in both), default=last)
     yield from _changes(work, BARS_TABLE, Selection(work.timeframe, of, first, last), at)
     for table in (EVENTS_TABLE, *POINTS):
         if table.name in work.feature_set.reaches:
@@ -87,6 +88,11 @@ def _changed(work: Work, difference: Difference, first: datetime, at: datetime) 
             after = timedelta(0) if table is EVENTS_TABLE else step  # windows end at the open, or at the close
             start = (last if back == 1 else first) + after - timedelta(microseconds=length)
             yield from _changes(work, table, Selection(None, of, start, last + after), at)
+    for text in work.feature_set.higher:
+        opens = [opened for found in both for opened in found.higher[text]["ts"].to_pylist()]
+        if opens:
+            yield from _changes(work, BARS_TABLE, Selection(text, of, min(opens), max(opens)), at)
+            first = min(first, *opens)
     if work.plan.adjusted:
         yield from _changes(work, ACTIONS_TABLE, Selection(None, of, first + timedelta.resolution, last), at)
 

@@ -1,6 +1,6 @@
 """The primitive operators: a file per family, each with its kernels and its entries; this is the one table of them all."""
 
-from asof.operators import arithmetic, logic, moments, ordered, points, present, rolling, trend, windows
+from asof.operators import arithmetic, logic, moments, ordered, points, present, rolling, staged, trend, windows
 from asof.operators.operator import BAR_SHAPES, EVENT_SHAPES, POINT_SHAPES, Operator, Param, Scaling, Shape
 
 FAMILIES = {
@@ -13,6 +13,7 @@ FAMILIES = {
     "present": present,
     "windows": windows,
     "points": points,
+    "staged": staged,
 }
 """The family files, in the order in which the reference shows them."""
 
