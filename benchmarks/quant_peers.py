@@ -1,7 +1,7 @@
 """KunQuant and pyqlib over the bars of `alpha158`: run by `alpha158.py` and `factors.py` with a Python that has them.
 
-They bring some 150 packages along, so they are no part of this project's own environment. In one of their own:
-`pip install pyqlib KunQuant`, and then `ASOF_BENCH_PEERS=that/bin/python make bench`. KunQuant compiles its factors with g++, off the clock.
+They bring some 150 packages along, so they have an environment of their own: `pip install pyqlib KunQuant` there, and then
+`ASOF_BENCH_PEERS=that/bin/python make bench`. KunQuant compiles its factors with g++, off the clock.
 
 `python quant_peers.py WHAT BARS.npz FOLDER` prints the seconds that WHAT took: `kunquant`, `kunquant-1` (one thread), `qlib`, or `qlib-14`.
 """
