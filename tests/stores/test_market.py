@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asof.features.expression import events
+from asof.features.expression import bars, events
 from asof.features.feature_set import FeatureSet
 from asof.features.library import book_v1
 from asof.features.market import books, quotes, trades
@@ -201,3 +201,23 @@ def test_a_trade_that_came_later_is_the_cause_of_a_difference(store: Store) -> N
     found = cause(work_of(store), next(d for d in wrong if d.ts == minute(1)))
     assert found.accounted
     assert [(c.kind, c.key["ts"], c.before) for c in found.changed] == [("trades", minute(1.5), None)]
+
+
+def test_trades_and_bars_of_a_higher_timeframe_are_followed_explained_and_replayed_together(store: Store) -> None:
+    above = bars.every("5m").volume.latest()
+    both = FeatureSet("both_v1", {"volume": trades.window("1m").size.sum(), "share": trades.window("1m").size.sum() / above})
+    store.upsert(BARS_TABLE, bars_of(*(bar(n) for n in range(8)), bar(0, volume=200.0, timeframe="5m")), NOON)
+    store.register(both, NOON)
+    follower = Follower(work_of(store, both), "me")
+    follower.begin()
+    assert [row["share"] for row in as_stored(store, both)] == [None] * 4 + [0.0] * 4
+    store.upsert(TRADES_TABLE, trades_of(trade(5.5)), later(1))
+    store.upsert(BARS_TABLE, bars_of(bar(0, volume=400.0, timeframe="5m", available_at=minute(6))), later(1))
+    list(follower.catch_up())
+    assert [row["share"] for row in as_stored(store, both)] == [None] * 5 + [0.25, 0.0, 0.0]
+    assert all(found.right for found, _ in verify(work_of(store, both)))
+    found = explain(work_of(store, both), "A", minute(5))
+    assert (found.features["share"].value, found.points["trades"], len(found.higher["5m"])) == (0.25, 1, 1)
+    with closing(open_store("duckdb://:memory:")) as scratch:
+        Replay(work_of(store, both), scratch).run()
+        assert [row["share"] for row in as_stored(scratch, both)] == [row["share"] for row in as_stored(store, both)]
