@@ -13,7 +13,7 @@ from rich.table import Table
 from asof import definitions
 from asof.cli.console import InstrumentOption, JsonOption, StoreOption, emit, err, out, progress
 from asof.config import load_settings
-from asof.errors import DefinitionError
+from asof.errors import DefinitionError, NotFound, did_you_mean
 from asof.feature_store import connect
 from asof.features.feature_set import FeatureSet
 from asof.jobs.leakcheck import (
@@ -36,7 +36,9 @@ from asof.operators import OPERATORS, Operator, Shape
 def leakcheck(
     what: Annotated[
         list[str] | None,
-        typer.Argument(help="FILE.py: the feature sets in it. FILE.py:NAME: one of them, or a function. Without: all that are defined."),
+        typer.Argument(
+            help="VERSION, such as fs_v1. FILE.py: the feature sets in it. FILE.py:NAME: one, or a function. Without: all that are defined."
+        ),
     ] = None,
     timeframe: Annotated[
         str | None, typer.Option("--timeframe", "-t", help="Timeframe of the store's bars to take; without it, made-up daily ones.")
@@ -93,7 +95,13 @@ def _chosen(what: list[str]) -> list[Checkable]:
     if not what:
         return list(definitions.defined(load_settings()).values())
     chosen: list[Checkable] = []
+    versions = definitions.available(load_settings())
     for text in what:
+        if text in versions:
+            chosen.append(versions[text])
+            continue
+        if ":" not in text and not text.endswith(".py"):
+            raise NotFound(f"no feature set {text!r}; there are {', '.join(sorted(versions))}{did_you_mean(text, list(versions))}")
         path, _, name = text.rpartition(":") if not text.endswith(".py") else (text, "", "")
         chosen += [_checkable(definitions.held(Path(path), name), text)] if name else definitions.from_file(Path(path))
     return chosen
