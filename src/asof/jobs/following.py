@@ -1,4 +1,4 @@
-"""Following what changes: just the vectors that changed bars, events and actions reach are computed again.
+"""Following what changes: just the vectors that changed bars, points and actions reach are computed again.
 
 1. `Follower.catch_up` asks the store what has changed since it last moved. Bars that have not closed are kept in a list, until they have.
 2. `_spans` joins changed times that are near one another into spans of time, and `_parts` cuts these into pieces of bounded size.
@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC as ZONE
@@ -26,6 +26,8 @@ import pyarrow.compute as pc
 
 from asof.engine.panel import Ints
 from asof.errors import AsofError, StoreError
+from asof.features.streams import MARKET
+from asof.features.streams import Reach as PointReach
 from asof.jobs import sightings
 from asof.jobs.backfill import Progress, backfill
 from asof.jobs.panels import SortedBars, sort_bars
@@ -133,7 +135,7 @@ def _sorted_out(work: Work, changes: pa.Table, instruments: frozenset[str] | Non
     if instruments is not None:
         changes = changes.filter(pc.is_in(changes["instrument_id"], pa.array(sorted(instruments), pa.string())))
     bars = pc.fill_null(pc.equal(changes["timeframe"], work.timeframe), False)
-    others = [kind for kind, matters in (("events", work.feature_set.event_window > 0), ("actions", work.plan.adjusted)) if matters]
+    others = [*work.feature_set.reaches, *(["actions"] if work.plan.adjusted else [])]
     above = pc.is_in(changes["timeframe"], pa.array(list(work.feature_set.higher), pa.string()))
     higher = changes.filter(pc.or_(above, pc.and_(pc.equal(changes["kind"], "actions"), work.plan.adjusted)))
     changes = changes.filter(pc.or_(bars, pc.is_in(changes["kind"], pa.array(others, pa.string()))))
@@ -171,11 +173,16 @@ def _parts(work: Work, changes: pa.Table) -> Iterator[Part]:
     while start < len(times):
         some_times = times[start : start + PART_CHANGES]
         bars = np.maximum(NEAR_BARS, np.arange(len(some_times)))
-        far = some_times - times[start] > bars * timeframe_micros(work.timeframe) + work.feature_set.event_window
+        far = some_times - times[start] > bars * timeframe_micros(work.timeframe) + _longest(work)
         end = start + (int(far.argmax()) if far.any() else len(far))
         some = changes.slice(start, end - start)
         yield Part(some, _spans(work, some))
         start = end
+
+
+def _longest(work: Work) -> int:
+    """How far a point can reach at most, in microseconds."""
+    return max((reach.length for reach in work.feature_set.reaches.values()), default=0)
 
 
 def _parts_that_see(work: Work, changes: pa.Table) -> Iterator[Part]:
@@ -186,18 +193,20 @@ def _parts_that_see(work: Work, changes: pa.Table) -> Iterator[Part]:
 
 
 def _spans(work: Work, changes: pa.Table) -> pa.Table:
-    """Spans of time that hold all changed bars and ex-dates, and all bars that see a changed event."""
-    near = (work.feature_set.lookback - 1) * timeframe_micros(work.timeframe)
-    found = []
-    for kind, length in (("bars", 0), ("events", work.feature_set.event_window), ("actions", 0)):
+    """Spans of time that hold all changed bars and ex-dates, and all bars that see a changed point."""
+    step = timeframe_micros(work.timeframe)
+    near = (work.feature_set.lookback - 1) * step
+    reaches, found = work.feature_set.reaches, []
+    before = {kind: step if kind in MARKET else 0 for kind in reaches}  # a bar opens up to so much before its window ends
+    for kind, length in (("bars", 0), *((kind, reach.length) for kind, reach in reaches.items()), ("actions", 0)):
         rows = changes.filter(pc.equal(changes["kind"], kind)).sort_by([("instrument_id", "ascending"), ("time", "ascending")])
         if not len(rows):
             continue
         times, codes = micros(rows["time"]), _codes(rows["instrument_id"])
-        breaks = (np.diff(codes) != 0) | (np.diff(times) > length + near)
+        breaks = (np.diff(codes) != 0) | (np.diff(times) > length + before.get(kind, 0) + near)
         starts = np.flatnonzero(np.append(True, breaks))
         ends = np.append(starts[1:], len(rows)) - 1
-        first, last = (pa.array(values).cast(UTC) for values in (times[starts], times[ends] + length))
+        first, last = (pa.array(values).cast(UTC) for values in (times[starts] - before.get(kind, 0), times[ends] + length))
         found.append(pa.table([rows["instrument_id"].take(pa.array(starts)), first, last], schema=SPANS))
     return pa.concat_tables([SPANS.empty_table(), *found])
 
@@ -242,43 +251,78 @@ def _keys(work: Work, changes: pa.Table) -> pa.Table:
 
 
 def _reached(work: Work, vectors: pa.Table, changes: pa.Table) -> tuple[Bools, Bools]:
-    """Which vectors, which are by instrument and time, the changes reach; and which changes are of bars that are not there.
+    """Which vectors, which are by instrument and time, the changes reach; and which changes are of bars that are not there."""
+    names = vectors["instrument_id"]
+    opens = closes = Times(names, micros(vectors["ts"]))
+    if work.feature_set.market:
+        closes = Times(names, work.closes(names, vectors["ts"]))
+    return Reach(opens, closes, work.feature_set.lookback, work.feature_set.reaches).of(changes)
 
-    A bar reaches its own vector and those of the `lookback - 1` bars behind it; one that is gone, those that were behind it. An event
-    reaches the vectors of bars that open from its time on, until the event window is over. An action
-    reaches the vectors of the `lookback - 1` bars from its ex-date on, which have a bar before it in their windows.
+
+@dataclass(frozen=True)
+class Reach:
+    """What changes can reach among bars, by when these open and close."""
+
+    opens: Times
+    closes: Times
+    lookback: int
+    points: Mapping[str, PointReach]
+
+    def of(self, changes: pa.Table) -> tuple[Bools, Bools]:
+        """For each bar whether one of the changes reaches its vector; and for each change whether it is of a bar that is not there.
+
+        A bar reaches its own vector and those of the `lookback - 1` bars behind it; one that is gone, those that were behind it. An action
+        reaches the vectors of the `lookback - 1` bars from its ex-date on, which have a bar before it in their windows. A point reaches the
+        vectors of bars in whose windows it lies, and of the bars behind these that look back at them.
+        """
+        opens, lookback = self.opens, self.lookback
+        names, times = opens.numbers(changes["instrument_id"]), micros(changes["time"])
+        of = {kind: np.asarray(pc.equal(changes["kind"], kind)) & (names >= 0) for kind in ("bars", "actions", *self.points)}
+        first, bars, actions = opens.since(names, times), of["bars"], of["actions"]
+        there = bars & (np.append(opens.times, -1)[first] == times) & (first < opens.stops[names])
+        spans = [(first[bars], (first + lookback - ~there)[bars]), (first[actions], first[actions] + lookback - 1)]
+        spans += [self._holding(stream, names[of[stream]], times[of[stream]]) for stream in self.points]
+        steps = np.zeros(len(opens.times) + 1, np.int64)
+        for (begins, ends), mine in zip(spans, of.values(), strict=True):
+            np.add.at(steps, begins, 1)
+            np.add.at(steps, np.minimum(ends, opens.stops[names[mine]]), -1)
+        return np.cumsum(steps)[:-1] > 0, np.asarray(pc.equal(changes["kind"], "bars")) & ~there
+
+    def _holding(self, stream: str, names: Ints, times: Ints) -> tuple[Ints, Ints]:
+        """The first bars whose windows hold points of these times, and those behind the last that see them."""
+        length, bars = self.points[stream]
+        if stream in MARKET:  # [close - length, close)
+            first, behind = (self.closes.since(names, moments + 1) for moments in (times, times + length))
+        else:  # [open - length, open]
+            first, behind = self.opens.since(names, times), self.opens.since(names, times + length + 1)
+        return first, np.where(behind > first, behind + bars - 1, first)
+
+
+class Times:
+    """The times of bars that are by instrument and time, to be searched for many instruments at once.
+
+    Instruments are numbered as they come; `stops` tells where the bars of each stop.
     """
-    rows, lookback = Rows(vectors), work.feature_set.lookback
-    names, times = np.asarray(pc.fill_null(pc.index_in(changes["instrument_id"], rows.names), -1)).astype(np.int64), micros(changes["time"])
-    bars, events, actions = (np.asarray(pc.equal(changes["kind"], kind)) & (names >= 0) for kind in ("bars", "events", "actions"))
-    first = rows.since(names, times)
-    there = bars & (np.append(rows.ts, -1)[first] == times) & (first < rows.stops[names])
-    spans = [(first[bars], (first + lookback - ~there)[bars]), (first[actions], first[actions] + lookback - 1)]
-    spans.append((first[events], rows.since(names[events], times[events] + work.feature_set.event_window + 1)))
-    steps = np.zeros(len(rows.ts) + 1, np.int64)
-    for (begins, ends), of in zip(spans, (bars, actions, events), strict=True):
-        np.add.at(steps, begins, 1)
-        np.add.at(steps, np.minimum(ends, rows.stops[names[of]]), -1)
-    return np.cumsum(steps)[:-1] > 0, np.asarray(pc.equal(changes["kind"], "bars")) & ~there
 
-
-class Rows:
-    """The rows of a table that is by instrument and time: its `names`, and where the rows of each stop."""
-
-    def __init__(self, table: pa.Table) -> None:
-        coded = one_chunk(table["instrument_id"]).dictionary_encode()
-        self.names, self.ts = coded.dictionary, micros(table["ts"])
+    def __init__(self, instruments: pa.ChunkedArray, times: Ints) -> None:
+        self.times = times
+        coded = one_chunk(instruments).dictionary_encode()
         codes = np.asarray(coded.indices).astype(np.int64)
-        self.stops = np.append(np.searchsorted(codes, np.arange(len(self.names)), side="right"), 0)
-        self._moments = np.unique(self.ts)
-        self._keys = self._key(codes, self.ts)
+        self._names = coded.dictionary
+        self.stops = np.append(np.searchsorted(codes, np.arange(len(self._names)), side="right"), 0)
+        self._moments = np.unique(times)
+        self._keys = self._key(codes, times)
 
-    def since(self, names: Ints, times: Ints) -> Ints:
-        """The first row of each instrument, by its number, from a time on; where it stops, where it has none."""
-        return np.searchsorted(self._keys, self._key(names, times))
+    def numbers(self, instruments: pa.ChunkedArray) -> Ints:
+        """The numbers of instruments, -1 for one without bars."""
+        return np.asarray(pc.fill_null(pc.index_in(instruments, self._names), -1)).astype(np.int64)
 
-    def _key(self, names: Ints, times: Ints) -> Ints:
-        return np.asarray(names * (len(self._moments) + 1) + np.searchsorted(self._moments, times))
+    def since(self, numbers: Ints, times: Ints) -> Ints:
+        """The first bar of each instrument from a time on; where its bars stop, where there is none."""
+        return np.searchsorted(self._keys, self._key(numbers, times))
+
+    def _key(self, numbers: Ints, times: Ints) -> Ints:
+        return np.asarray(numbers * (len(self._moments) + 1) + np.searchsorted(self._moments, times))
 
 
 def _sees(work: Work, bars: SortedBars, seen: pa.Table) -> Bools:
