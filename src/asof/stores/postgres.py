@@ -425,8 +425,9 @@ class PostgresStore:
                 connection.execute(PRUNE_SQL.encode(), [names, places, names, names, places], prepare=True)
             elif since is None:
                 connection.execute(MOVE_SQL, [names, places])
-        if since is not None:
-            with self._writing() as connection:
+        if since is not None:  # whoever is overtaken in the middle of a transaction has to give it up, so no savepoint is needed
+            inside = getattr(self._thread, "connection", None) is not None
+            with self._reading() if inside else self._writing() as connection:
                 self._move_on(connection, positions, since)
 
     def _move_on(self, connection: Connection, positions: Mapping[str, str], since: Mapping[str, str]) -> None:
