@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from asof.errors import StoreError
 from asof.records import UTC as TIME
-from asof.stores.postgres_copy import CHUNK_ROWS, HEADER, decoded, encoded
+from asof.stores.postgres_copy import CHUNK_ROWS, HEADER, array, decoded, encoded
+from asof.stores.postgres_server import Array, Server, query
 from asof.stores.postgres_writing import copied_out, copy_into
 from tests.servers.postgres import Postgres
 
@@ -105,3 +106,23 @@ def test_several_pieces_of_rows_are_one_stream() -> None:
 def test_nul_in_a_text_is_refused() -> None:
     with pytest.raises(StoreError, match="the character NUL"):
         list(encoded([pa.table({"text": ["a\0b"]})]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "values"),
+    [
+        (pa.string(), "text", ["", "a", None, "Ø,{}\\\"'株"]),
+        (pa.float64(), "float8", [0.1, -0.0, 5e-324, math.inf]),
+        (pa.float64(), "float8", [None, 1.5]),
+        (pa.int64(), "int8", [-(2**63), 2**63 - 1]),
+        (TIME, "timestamptz", [datetime(1969, 7, 20, 20, 17, tzinfo=UTC), None, datetime(2024, 1, 1, microsecond=1, tzinfo=UTC)]),
+        (pa.bool_(), "bool", [True, None, False]),
+        (TIME, "timestamptz", []),
+    ],
+)
+def test_a_column_is_an_array_to_the_server(postgres: Postgres, kind: pa.DataType, name: str, values: list[object]) -> None:
+    server = Server(postgres.url)
+    with server.connection() as connection:
+        ((found,),) = connection.execute(query(f"SELECT ?::{name}[]"), [Array(array(pa.array(values, kind)))]).fetchall()
+    server.close()
+    assert repr(found) == repr([value.replace(tzinfo=found[0].tzinfo) if isinstance(value, datetime) else value for value in values])
