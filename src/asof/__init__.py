@@ -7,6 +7,8 @@ from asof.errors import AsofError
 from asof.features.expression import Expr, bars, events, where
 from asof.features.feature_set import FeatureSet
 from asof.features.library.fs_v1 import fs_v1
+from asof.features.own import operator
+from asof.operators import Param
 
 if TYPE_CHECKING:
     from asof.feature_store import FeatureStore, connect
@@ -42,6 +44,7 @@ __all__ = [
     "FeatureSet",
     "FeatureStore",
     "Frame",
+    "Param",
     "__version__",
     "bars",
     "compute",
@@ -49,5 +52,6 @@ __all__ = [
     "events",
     "fs_v1",
     "leakcheck",
+    "operator",
     "where",
 ]

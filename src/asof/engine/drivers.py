@@ -23,7 +23,7 @@ import numpy as np
 
 from asof.engine.exact import LONGEST, rounded_difference, running_totals
 from asof.engine.native import compile_step, floats_at, ints_at, named
-from asof.engine.tuples import ACTS, BUFFERS, CUT, PICK, RESCALE, TAKE, TAME, buffer
+from asof.engine.tuples import ACTS, BUFFERS, CUT, PICK, RESCALE, TAME, buffer, take
 from asof.operators import Operator, Shape
 
 Drive = Callable[..., object]
@@ -301,16 +301,17 @@ DRIVERS: dict[Shape, tuple[Callable[..., Drive], Callable[..., Callable[..., Non
 
 def driver(operator: Operator) -> Drive:
     """The operator's kernel inside its driver, not compiled."""
-    kernel = named(operator.kernel, f"kernel_{operator.key}")
-    return named(DRIVERS[operator.shape][0](kernel, len(operator.inputs), len(operator.sums)), f"drive_{operator.key}")
+    kernel = named(operator.kernel, f"kernel_{operator.key}_{operator.digest}")
+    return named(DRIVERS[operator.shape][0](kernel, len(operator.inputs), len(operator.sums)), f"drive_{operator.key}_{operator.digest}")
 
 
 @cache
 def compiled(operator: Operator, rescales: bool = False) -> int:
     """The address of the operator's step, compiled; of one that rescales its windows if so said."""
-    take = TAKE[tuple(param.kind for param in operator.params)]
+    taken = take(tuple(param.kind for param in operator.params))
     drive, step_of = driver(operator), DRIVERS[operator.shape][1]
     if rescales:
-        drive, step_of = named(rescaled(drive, len(operator.inputs)), f"rescaled_{operator.key}"), by_bar_rescaled
-    step = step_of(drive, BUFFERS[len(operator.inputs)], BUFFERS[len(operator.sums)], take)
-    return compile_step(named(step, f"step_{'rescaled_' if rescales else ''}{operator.key}"))
+        drive, step_of = named(rescaled(drive, len(operator.inputs)), f"rescaled_{operator.key}_{operator.digest}"), by_bar_rescaled
+    step = step_of(drive, BUFFERS[len(operator.inputs)], BUFFERS[len(operator.sums)], taken)
+    name = f"step_{'rescaled_' if rescales else ''}{operator.key}_{operator.digest}"
+    return compile_step(named(step, name), operator.name)

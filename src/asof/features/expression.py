@@ -14,6 +14,7 @@ from asof.errors import DefinitionError, UnknownName, did_you_mean
 from asof.features import decay
 from asof.features.adjustment import ADJUSTED, ANY, FREE, NONE, PREFIX, Scale, rescales, scale_of
 from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, Operator, Scaling, Shape
+from asof.operators.known import KNOWN
 from asof.timeframes import duration, duration_text
 
 BARS = "bars"
@@ -199,15 +200,15 @@ class Expr:
         return apply("ewm", self, reach=decay.reach_of(share) if reach is None else reach, alpha=share, **least)
 
     def __getattr__(self, name: str) -> Callable[..., Expr]:
-        if name not in METHODS:
-            if name.startswith("_"):
-                raise AttributeError(name)
-            hint = did_you_mean(name, [*METHODS, *COMPOSED])
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name not in METHODS and not KNOWN.named(name):
+            hint = did_you_mean(name, [*METHODS, *COMPOSED, *KNOWN.own])
             raise UnknownName(f"no operator is called {name!r}{hint}")
         return lambda *args, **kwargs: apply(name, self, *args, **kwargs)
 
     def __dir__(self) -> list[str]:
-        return [*METHODS, *object.__dir__(self)]
+        return [*METHODS, *KNOWN.own, *object.__dir__(self)]
 
 
 def _leaf_scale(params: tuple[Number, ...], name: str) -> Scale:
@@ -218,14 +219,10 @@ def _leaf_scale(params: tuple[Number, ...], name: str) -> Scale:
 
 
 METHODS = tuple(dict.fromkeys(o.name for o in OPERATORS if not o.symbol and o.name != "where"))
-"""The operators that are written as methods."""
+"""The operators that ship and are written as methods."""
 
 COMPOSED = ("between", "crossed_above", "crossed_below", "diff")
 """The methods that are short for an expression."""
-
-_BY_NAME = {(o.name, o.kind, len(o.inputs)): o for o in OPERATORS}
-_INPUTS = frozenset(i for o in OPERATORS for i in o.inputs)
-_NAMES = tuple(dict.fromkeys(o.name for o in OPERATORS))
 
 
 def constant(value: Number) -> Expr:
@@ -255,7 +252,7 @@ def apply(name: str, /, *args: object, **named: object) -> Expr:
     kinds = ("events",) * isinstance(first.domain, int) + ("present",) * ("min_count" in named) + ("",)
     if name == "negate" and len(args) == 1 and first.operator is None and first.domain is None:
         return constant(-first.params[0])  # as the text form reads it
-    given = 1 + sum(isinstance(a, Expr) for a in args[1:]) + sum(isinstance(v, Expr) or key in _INPUTS for key, v in named.items())
+    given = 1 + sum(isinstance(a, Expr) for a in args[1:]) + sum(isinstance(v, Expr) or key in KNOWN.inputs for key, v in named.items())
     operator = _find(name, kinds, given)
     bound = _bind(operator, args, named)
     inputs = tuple(v if isinstance(v, Expr) else constant(v) for v in (bound[i] for i in operator.inputs))  # type: ignore[arg-type]
@@ -292,11 +289,11 @@ def _find(name: str, kinds: tuple[str, ...], given: int) -> Operator:
     """The operator of this name, of the first of the kinds that has one: event operators on events, the others on anything."""
     for kind in kinds:
         for arity in (given, *range(1, 4)):
-            if found := _BY_NAME.get((name, kind, arity)):
+            if found := KNOWN.find(name, kind, arity):
                 return found
-    if name in _NAMES:
+    if name in KNOWN.names:
         raise DefinitionError(f"{name} works on the events of a window, not on bars: events.window('1h').sentiment.{name}()")
-    raise DefinitionError(f"no operator is called {name!r}{did_you_mean(name, _NAMES)}")
+    raise DefinitionError(f"no operator is called {name!r}{did_you_mean(name, KNOWN.names)}")
 
 
 def _bind(operator: Operator, args: tuple[object, ...], named: dict[str, object]) -> dict[str, object]:

@@ -99,7 +99,7 @@ class FeatureSet:
     def fingerprint(self) -> str:
         """SHA-256 of the text and of the semantic version of every operator in it, in hexadecimal."""
         used = {n.operator for n in walk(*self.roots) if n.operator}
-        versions = "\n".join(sorted(f"{o.key}@{o.version}" for o in used))
+        versions = "\n".join(sorted(o.stamp for o in used))
         return hashlib.sha256(f"{self.text}\n{versions}\n".encode()).hexdigest()
 
     @property

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from asof.errors import DefinitionError
 from asof.features.expression import BARS, AdjustedBars, Bars, EventWindow, Expr, apply, bars, constant, events, walk, where
 from asof.operators import EVENT_SHAPES, OPERATORS
+from asof.operators.known import KNOWN
 from asof.timeframes import duration_text
 
 LONGEST_TEXT = 1_000_000
@@ -184,7 +185,7 @@ def _argument(node: ast.expr, names: Mapping[str, Expr]) -> Expr | float:
 
 
 def definition_text(version: str, features: Mapping[str, Expr], flags: Mapping[str, Expr]) -> str:
-    """The canonical text of a feature set: shared parts first, then one line for each feature and each flag, in order.
+    """The canonical text of a feature set: operators that do not ship, shared parts, then a line for each feature and flag, in order.
 
     A part that is itself a feature is written by that feature's name.
     """
@@ -194,7 +195,8 @@ def definition_text(version: str, features: Mapping[str, Expr], flags: Mapping[s
         if expr.operator is not None:
             names.setdefault(expr, name)
     uses = Counter(child for node in walk(*roots) for child in node.inputs)
-    lines = [f"feature set {version}"]
+    own = {n.operator for n in walk(*roots) if n.operator and n.operator.digest}
+    lines = [f"feature set {version}", *sorted(f"operator {o.name} version {o.version} {o.digest}" for o in own)]
     shared = [n for n in walk(*roots) if uses[n] > 1 and n.operator is not None and n not in names]
     names |= {node: f"_{i}" for i, node in enumerate(shared, 1)}
     lines += [f"{names[node]} = {expression_text(node, names)}" for node in shared]
@@ -207,6 +209,7 @@ def definition_text(version: str, features: Mapping[str, Expr], flags: Mapping[s
     return "\n".join(lines) + "\n"
 
 
+_OWN = re.compile(r"operator ([A-Za-z][A-Za-z0-9_]*) version ([0-9]+) ([0-9a-f]{16})")
 _LINE = re.compile(r"(?:(feature|flag) )?([A-Za-z_][A-Za-z0-9_]*) = (.+)")
 
 
@@ -218,6 +221,9 @@ def parse_definition(text: str) -> tuple[str, dict[str, Expr], dict[str, Expr]]:
     source: dict[str, tuple[str | None, str]] = {}
     flags_source: dict[str, str] = {}
     for number, line in enumerate(lines, 2):
+        if own := _OWN.fullmatch(line.strip()):
+            _check_own(head.removeprefix("feature set "), *own.groups())
+            continue
         found = _LINE.fullmatch(line.strip())
         if not found:
             raise DefinitionError(f"line {number} of the definition is not 'feature <name> = <expression>': {_short(line)!r}")
@@ -232,6 +238,21 @@ def parse_definition(text: str) -> tuple[str, dict[str, Expr], dict[str, Expr]]:
     features = {name: resolved[name] for name, (kind, _) in source.items() if kind == "feature"}
     flags = {name: parse_expression(body, resolved) for name, body in flags_source.items()}
     return head.removeprefix("feature set "), features, flags
+
+
+def _check_own(version: str, name: str, number: str, digest: str) -> None:
+    """Refuse a definition that uses an operator which is not here, or which is another one here."""
+    there = KNOWN.named(name)
+    if there is None:
+        raise DefinitionError(
+            f"{version} uses the operator {name}, version {number} ({digest}), which is not known here: load the file that defines it"
+            " (`features` in asof.toml), or install the package that brings it (entry points asof.operators)"
+        )
+    if (str(there.version), there.digest) != (number, digest):
+        raise DefinitionError(
+            f"{version} uses the operator {name}, version {number} ({digest}); here it is version {there.version} ({there.digest}):"
+            " restore that function, or give the changed one a new version, and the feature set, too"
+        )
 
 
 class _Resolver(dict[str, Expr]):

@@ -26,7 +26,7 @@ later operator, missing before error, and a feature that ends as an error is rep
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
 
 from asof.errors import DefinitionError
@@ -139,6 +139,18 @@ class Operator:
     minimum: int = 0
     version: int = 1
     scaling: Scaling = Scaling.UNKNOWN
+    digest: str = ""
+    """What tells the source of somebody's own operator from another, see `asof.operators.source`; '' for those that ship."""
+
+    @property
+    def stamp(self) -> str:
+        """What goes into fingerprints."""
+        return f"{self.key}@{self.version}{':' if self.digest else ''}{self.digest}"
+
+    @property
+    def meaning(self) -> tuple[object, ...]:
+        """All that tells it from another definition of the same name, but for the kernel itself."""
+        return tuple(getattr(self, f.name) for f in fields(self) if f.name != "kernel")
 
     @property
     def key(self) -> str:
