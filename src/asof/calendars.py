@@ -38,6 +38,14 @@ class Calendar(Protocol):
         """When the bar that opens at each time closes."""
         ...
 
+    def trading(self, at: Ints) -> Ints:
+        """Microseconds of trading up to each time, counted from a moment of the calendar's own; the times may be in any order."""
+        ...
+
+    def sessions(self, at: Ints) -> Ints:
+        """How many sessions have begun up to each time, a day's microseconds for each; likewise."""
+        ...
+
 
 class Always:
     """A market that never closes."""
@@ -50,6 +58,14 @@ class Always:
     def closes(self, ts: Ints, timeframe: str) -> Ints:
         """See `Calendar.closes`."""
         return ts + micros_of(timeframe)
+
+    def trading(self, at: Ints) -> Ints:
+        """See `Calendar.trading`: all time is."""
+        return at
+
+    def sessions(self, at: Ints) -> Ints:
+        """See `Calendar.sessions`: each is a day by the clock."""
+        return at
 
 
 @dataclass(frozen=True)
@@ -87,6 +103,22 @@ class Sessions:
         mine = np.where(ts % UNITS["d"] == 0, self.days[session] == ts, (self.begins[session] <= ts) & (ts < self.ends[session]))
         closes: Ints = np.where(mine, self.ends[session], ts + UNITS["d"])
         return closes
+
+    def trading(self, at: Ints) -> Ints:
+        """See `Calendar.trading`. Breaks are none; where no session is known, it goes by the clock."""
+        lengths = self.stretch_ends - self.stretch_begins
+        before = np.concatenate(([0], np.cumsum(lengths)))
+        stretch = np.maximum(np.searchsorted(self.stretch_begins, at, side="right") - 1, 0)
+        found: Ints = before[stretch] + np.clip(at - self.stretch_begins[stretch], 0, lengths[stretch])
+        return found + self._beyond(at)
+
+    def sessions(self, at: Ints) -> Ints:
+        """See `Calendar.sessions`. Where no session is known, each is a day by the clock."""
+        return np.searchsorted(self.begins, at, side="right") * UNITS["d"] + self._beyond(at)
+
+    def _beyond(self, at: Ints) -> Ints:
+        """How far times lie before the first session that is known, which is negative, or after the last."""
+        return at - np.clip(at, self.begins[0], self.ends[-1])
 
     def _sessions_up_to(self, ts: Ints) -> Ints:
         midnight = ts % UNITS["d"] == 0
@@ -153,9 +185,13 @@ class Calendars:
         for name in {*self.names.values()}:
             calendar(name)
 
+    def name_of(self, instrument: str) -> str | None:
+        """The name of an instrument's calendar, None where it has none."""
+        return self.names.get(instrument, self.names.get(EVERYBODY))
+
     def of(self, instrument: str) -> Calendar | None:
         """The calendar of an instrument, None where it has none."""
-        name = self.names.get(instrument, self.names.get(EVERYBODY))
+        name = self.name_of(instrument)
         return None if name is None else calendar(name)
 
     def unbroken(self, instrument: str, ts: Ints, timeframe: str) -> NDArray[np.float64]:

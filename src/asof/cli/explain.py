@@ -29,20 +29,24 @@ def explain(
     with connect(store, create=False) as opened:
         found = opened.explain(feature_set, timeframe, instrument, ts, known_at=known_at)
     if as_json:
-        emit(_facts(found))
+        emit(facts(found))
     else:
-        _show(feature_set, timeframe, found)
+        show(feature_set, timeframe, found)
 
 
-def _facts(found: Explained) -> dict[str, object]:
+def facts(found: Explained) -> dict[str, object]:
+    """A vector that was taken apart, for programs."""
     trees = {kind: {name: asdict(value) for name, value in getattr(found, kind).items()} for kind in ("features", "flags")}
     about = {"instrument": found.instrument, "ts": found.ts, "raised": list(found.raised), "stored": found.stored}
     return {**about, **trees, "bars": found.bars.to_pylist(), "events": found.events.to_pylist(), "actions": found.actions.to_pylist()}
 
 
-def _show(feature_set: str, timeframe: str, found: Explained) -> None:
+def show(feature_set: str, timeframe: str, found: Explained, feature: str = "") -> None:
+    """A vector that was taken apart, for people: all of it, or of its features only the one that is named."""
     root = Tree(f"[bold]{feature_set}[/] {timeframe} {escape(found.instrument)} {found.ts:%Y-%m-%d %H:%M}")
     for name, value in found.features.items():
+        if feature in found.features and name != feature:
+            continue
         differs = "" if found.stored is None or found.stored[name] == value.value else f"  [red]stored {found.stored[name]}[/]"
         _grow(root.add(f"[bold]{name}[/] = {_number(value)}{differs}  [dim]{escape(value.text)}[/]"), value)
     for name in found.flags:

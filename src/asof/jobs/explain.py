@@ -31,9 +31,10 @@ class Value:
 
 @dataclass(frozen=True)
 class Explained:
-    """A vector, taken apart. `stored` is None where the store has none; `bars`, `events` and `actions` are those in its windows.
+    """A vector, taken apart. `computed` is what its inputs give, `stored` what the store has, or None; both by column.
 
-    Each has the time from which it is held to be true. Actions are those between the first bar and the last, where the set looks at any.
+    `bars`, `events` and `actions` are those in its windows, each with the time from which it is held to be true. Actions are those between
+    the first bar and the last, where the set looks at any.
     """
 
     instrument: str
@@ -41,6 +42,7 @@ class Explained:
     features: dict[str, Value]
     flags: dict[str, Value]
     raised: tuple[str, ...]
+    computed: dict[str, object]
     stored: dict[str, object] | None
     bars: pa.Table
     events: pa.Table
@@ -49,10 +51,7 @@ class Explained:
 
 def explain(work: Work, instrument: str, ts: datetime) -> Explained:
     """Take the vector of a bar apart. Raises `NotFound` where there is no such bar."""
-    at = pa.table([pa.array([instrument]), pa.array([ts], UTC), pa.array([ts], UTC)], schema=SPANS)
-    lookback = work.feature_set.lookback
-    bars = work.store.around(work.timeframe, at, lookback - 1, ("instrument_id", "ts"))
-    times = sorted(t for t in bars["ts"].to_pylist() if t <= ts)[-lookback:]
+    times = _window(work, instrument, ts)
     if not times or times[-1] != ts:
         raise NotFound(f"the store has no {work.timeframe} bar of {instrument} that opens at {ts.isoformat()}{_nearest(times)}")
     window = timedelta(microseconds=work.feature_set.event_window)
@@ -62,18 +61,36 @@ def explain(work: Work, instrument: str, ts: datetime) -> Explained:
     seen_actions = _revised(work, ACTIONS_TABLE, between if work.plan.adjusted else replace(between, instruments=()), ACTIONS)
     values = _values(work, seen_bars, seen_events, seen_actions.select(ACTIONS.names))
     vector = work.vectors(seen_bars.select(BARS.names), Selection(instruments=(instrument,))).to_pylist()[-1]
-    stored = joined(work.store.read(work.table, Selection(work.timeframe, (instrument,), ts, ts, work.known_at)), work.table.schema)
     return Explained(
         instrument,
         ts,
         {name: _tree(expr, values) for name, expr in work.feature_set.features.items()},
         {name: _tree(expr, values) for name, expr in work.feature_set.flags.items()},
         tuple(vector["quality_flags"]),
-        next(iter(stored.to_pylist()), None),
+        vector,
+        stored_vector(work, instrument, ts),
         seen_bars,
         seen_events,
         seen_actions,
     )
+
+
+def stored_vector(work: Work, instrument: str, ts: datetime) -> dict[str, object] | None:
+    """The vector of a bar as the store has it, by column."""
+    found = joined(work.store.read(work.table, Selection(work.timeframe, (instrument,), ts, ts, work.known_at)), work.table.schema)
+    return next(iter(found.to_pylist()), None)
+
+
+def _window(work: Work, instrument: str, ts: datetime) -> list[datetime]:
+    """When the bars of a vector's window open, and its own."""
+    names, lookback = ("instrument_id", "ts"), work.feature_set.lookback
+    if work.known_at is None:
+        at = pa.table([pa.array([instrument]), pa.array([ts], UTC), pa.array([ts], UTC)], schema=SPANS)
+        bars = work.store.around(work.timeframe, at, lookback - 1, names)
+    else:
+        before = Selection(work.timeframe, (instrument,), None, ts, work.known_at)
+        bars = joined(work.store.read(BARS_TABLE, before, names), BARS)
+    return sorted(t for t in bars["ts"].to_pylist() if t <= ts)[-lookback:]
 
 
 def _nearest(times: list[datetime]) -> str:

@@ -6,13 +6,15 @@
 2. `chunks` cuts them where one would change what is computed from those before it, so that what the loop sees in between is what it
    would have seen; with a pace, also into ticks of the clock.
 3. Each chunk is written to the scratch store as a source would write it, the clock is set to its end, and the loop runs a cycle.
+4. Where vectors are published, it is by the publisher of the live service, from `start` on: first the newest of each instrument, as a
+   service does that begins, then all that come to be.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC as ZONE
 from datetime import datetime
 
@@ -23,10 +25,11 @@ import pyarrow.compute as pc
 from asof.engine.panel import Ints
 from asof.errors import NotFound, StoreError
 from asof.jobs.backfill import Progress
-from asof.jobs.live import Live, Plan
+from asof.jobs.following import Follower
+from asof.jobs.live import UNPUBLISHED, Live, Plan, Published
 from asof.jobs.work import Report, Work
 from asof.records import Bools, micros
-from asof.stores.store import RECORDS, Selection, Store, Table, revised
+from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, Selection, Store, Table, revised
 from asof.telemetry.health import Health
 from asof.telemetry.metrics import Metrics
 from asof.timeframes import timeframe as timeframe_micros
@@ -35,6 +38,8 @@ MOST_ROWS = 250_000
 """Rows of a chunk."""
 TICK_SECONDS = 0.25
 """With a pace, the clock moves on so often."""
+REPLAYED = (BARS_TABLE, EVENTS_TABLE, ACTIONS_TABLE)
+"""What feature sets are computed from."""
 FOREVER = np.iinfo(np.int64).max
 
 
@@ -42,7 +47,7 @@ FOREVER = np.iinfo(np.int64).max
 class Arrivals:
     """Revisions in the order in which they became known, at `times`.
 
-    Row k is row `row[k]` of the revisions `found[of[k]]`, which are of `RECORDS[of[k]]`; `gone` tells which are withdrawals. `instrument`
+    Row k is row `row[k]` of the revisions `found[of[k]]`, which are of `REPLAYED[of[k]]`; `gone` tells which are withdrawals. `instrument`
     and `key` number instruments and records, `place` is the time from which on a row can reach vectors.
     """
 
@@ -67,13 +72,13 @@ class Arrivals:
 def arrivals(work: Work, instruments: tuple[str, ...] | None, seed: int = 0) -> Arrivals:
     """What became known of some instruments, or of all, and when."""
     wanted = (True, work.feature_set.event_window > 0, work.plan.adjusted)
-    found = tuple(_revisions(work, table, instruments if needed else ()) for table, needed in zip(RECORDS, wanted, strict=True))
+    found = tuple(_revisions(work, table, instruments if needed else ()) for table, needed in zip(REPLAYED, wanted, strict=True))
     bars, events, actions = found
     names = pc.unique(pa.chunked_array([chunk for table in found for chunk in table["instrument_id"].chunks], pa.string()))
     known = (_known_bars(work, bars), np.maximum(micros(events["scored_at_utc"]), micros(events["enriched_at_utc"])), micros(actions["ts"]))
     places = (micros(bars["ts"]), micros(events["enriched_at_utc"]), micros(actions["ts"]))
     parts, keys = [], 0
-    for of, (table, revisions) in enumerate(zip(RECORDS, found, strict=True)):
+    for of, (table, revisions) in enumerate(zip(REPLAYED, found, strict=True)):
         ids = _numbers(revisions, table.key) + keys
         keys = int(ids.max(initial=keys - 1)) + 1
         times, row, gone, key, since = _times(revisions, known[of], ids)
@@ -170,6 +175,7 @@ class Replay:
     pace: float | None = None
     seed: int = 0
     told: Callable[[datetime], None] = lambda moment: None
+    published: Published = UNPUBLISHED
 
     def run(self, progress: Progress = lambda done, total: None) -> Report:
         """Feed what became known up to `end`; what did before `start` goes in at once. Raises `NotFound` where there is nothing."""
@@ -185,6 +191,8 @@ class Replay:
             if begin >= last:
                 break
             self._wait(found, first, begin)
+            if begin == first:
+                self._publish(loop, begun=bool(found.is_bar[:first].any()))
             done += self._feed(loop, found, begin, stop)
             progress(stop - begin, last)
         if self.end is None:
@@ -195,13 +203,24 @@ class Replay:
     def _cycle(self, loop: Live) -> Report:
         done = loop.cycle()
         if loop.health.report()["status"] != "ok" and not done.failed:
-            raise StoreError(f"{self.scratch.url} failed in the middle of the replay; the log says how")
+            raise loop.trouble or StoreError(f"{self.scratch.url} failed in the middle of the replay; the log says how")
         return done
+
+    def _publish(self, loop: Live, *, begun: bool) -> None:
+        """Publish from here on; where the loop has not begun, it has nothing to compute but what comes."""
+        if self.published is UNPUBLISHED:
+            return
+        loop.published = self.published
+        work = replace(self.work, store=self.scratch)
+        if begun:
+            self.published.begin(work)
+        else:
+            self.scratch.register(work.feature_set, work.now)
+            Follower(work, "service").begin_here()
 
     def _loop(self) -> Live:
         work = self.work
-        names = None if self.instruments is None else frozenset(self.instruments)
-        plan = Plan((work.feature_set,), (work.timeframe,), names, work.pipeline_version, 1.0, calendars=work.calendars)
+        plan = Plan((work.feature_set,), (work.timeframe,), None, work.pipeline_version, 1.0, calendars=work.calendars)
         health = Health(work.feature_set.version, work.pipeline_version, 1.0)
         return Live(self.scratch, plan, Metrics(), health, lambda: self._now)
 
@@ -230,7 +249,7 @@ class Replay:
         """Write a chunk, and let the loop see it."""
         self._set(int(found.times[stop - 1]))
         rows, of, gone = found.row[begin:stop], found.of[begin:stop], found.gone[begin:stop]
-        for kind, (table, revisions) in enumerate(zip(RECORDS, found.found, strict=True)):
+        for kind, (table, revisions) in enumerate(zip(REPLAYED, found.found, strict=True)):
             mine = of == kind
             if (new := rows[mine & ~gone]).size:
                 self.scratch.upsert(table, revisions.select(table.schema.names).take(pa.array(np.sort(new))), self._now)
