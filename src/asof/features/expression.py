@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from asof.errors import DefinitionError, UnknownName, did_you_mean
 from asof.features import decay
 from asof.features.adjustment import ADJUSTED, ANY, FREE, NONE, PREFIX, Scale, rescales, scale_of
+from asof.features.label import WHY, Label
 from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, Operator, Scaling, Shape
 from asof.operators.known import KNOWN
 from asof.timeframes import duration, duration_text
@@ -227,6 +228,8 @@ COMPOSED = ("between", "crossed_above", "crossed_below", "diff")
 
 def constant(value: Number) -> Expr:
     """A number as an expression; it must be finite."""
+    if isinstance(value, Label):
+        raise DefinitionError(f"{value!r} is a label, and can be no part of an expression: {WHY}")
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise DefinitionError(f"{value!r} ({type(value).__name__}) is neither an expression nor a number")
     try:
