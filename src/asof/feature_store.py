@@ -30,6 +30,7 @@ from asof.jobs.dataset import Dataset, Proof
 from asof.jobs.explain import Explained
 from asof.jobs.following import Follower
 from asof.jobs.ingest import Ingestion, IngestReport, actions_into, books_into
+from asof.jobs.level2 import DEPTH
 from asof.jobs.live import UNPUBLISHED, Published
 from asof.jobs.panels import sort_bars
 from asof.jobs.parts import computed, memory_bytes, pieces
@@ -145,7 +146,7 @@ class FeatureStore:
         *paths: str | Path,
         columns: dict[str, str] | None = None,
         file_format: str = "table",
-        depth: int = 20,
+        depth: int = DEPTH,
         snapshots: Iterable[str | Path] = (),
         timezone: str | None = None,
         unit: str | None = None,
@@ -161,7 +162,7 @@ class FeatureStore:
     ) -> Changes:
         """Make bars of stored trades, one for each interval in which there were any, and store them; what changed.
 
-        `[start, end]` are opens of bars, both included. See `asof bars from-trades`.
+        `[start, end]` are opens of bars, both included. Raises `NotFound` where there are no trades. See `asof bars from-trades`.
         """
         names = None if instruments is None else tuple(instruments)
         first, last = _time(start, "start"), _time(end, "end", through=True)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asof.config import Settings
-from asof.errors import DefinitionError
+from asof.errors import DefinitionError, NotFound
 from asof.feature_store import FeatureStore
 from asof.jobs.trade_bars import Passing, bars_by_passing, bars_by_time
 from asof.records import TRADES
@@ -47,8 +47,10 @@ def test_bars_of_real_trades_are_those_of_pandas(aig: pa.Table, timeframe: str, 
 
 
 def test_minute_bars_of_real_trades_span_those_that_their_vendor_made(aig: pa.Table) -> None:
-    """The vendor leaves out trades under some sale conditions, so ours reach at least as far and have at least as much volume."""
+    """Ours are of all trades of the file: they reach at least as far and have at least as much volume."""
     path = DATA / "bars_1m" / "lean_equity_trade_1m.parquet"
+    if not path.exists():
+        pytest.skip("the minute bars are not here")
     vendor = pq.read_table(path).to_pandas().query("ticker == 'AIG'").set_index("ts_open_utc")
     ours = bars_by_time(aig, "1m").to_pandas().set_index("ts")
     ours.index = ours.index.astype(vendor.index.dtype)
@@ -142,3 +144,22 @@ def test_bars_of_stored_trades_are_stored_corrected_and_left_alone() -> None:
             (2.0, 2.0, 2.0, 100.0, "trades"),
         ]
         assert len(opened.bars_by_passing("trades", 2)) == 3
+
+
+def test_a_day_is_that_of_utc_whatever_zone_its_moment_is_told_in() -> None:
+    with open_store("duckdb://") as store:  # type: ignore[attr-defined]
+        opened = FeatureStore(store, Settings())
+        store.upsert(TRADES_TABLE, trades_of(*(trade(60 * hour, 1.0 + hour) for hour in (1, 2, 30))), NOON)
+        for start in ("2024-01-01T20:00:00Z", "2024-01-02T01:00:00+05:00"):
+            assert [bar["close"] for bar in opened.bars_by_passing("trades", 2, start=start).to_pylist()] == [3.0, 31.0]
+
+
+def test_bars_of_trades_that_are_not_there_are_refused() -> None:
+    with open_store("duckdb://") as store:  # type: ignore[attr-defined]
+        opened = FeatureStore(store, Settings())
+        with pytest.raises(NotFound, match="the store has no trades: ingest some first"):
+            opened.bars_from_trades("1m")
+        store.upsert(TRADES_TABLE, trades_of(trade(0, 1.0, instrument="ALFA")), NOON)
+        for made in (opened.bars_from_trades, lambda what, **of: opened.bars_by_passing("trades", 2, **of)):
+            with pytest.raises(NotFound, match="no trades of ALFB; did you mean 'ALFA'"):
+                made("1m", instruments=["ALFA", "ALFB"])

@@ -209,13 +209,20 @@ def test_checksums_that_are_not_whole_prove_nothing(frozen: tuple[FeatureStore, 
         opened.verify_dataset("first", folder=folder)
 
 
-def forge(folder: Path, **changes: object) -> None:
+def forge(folder: Path, without: str = "", **changes: object) -> None:
     """Change the manifest, and its checksum with it."""
     place = folder / "first"
     record = json.loads((place / MANIFEST).read_text()) | changes
+    record.pop(without, None)
     (place / MANIFEST).write_text(json.dumps(record))
     digests = {file: hashlib.sha256((place / file).read_bytes()).hexdigest() for file in (DATA, MANIFEST)}
     (place / SUMS).write_text("".join(f"{digest}  {file}\n" for file, digest in digests.items()))
+
+
+def test_a_data_set_of_before_ages_could_count_trading_is_proved_as_ever(frozen: tuple[FeatureStore, Path]) -> None:
+    opened, folder = frozen
+    forge(folder, without="calendars")
+    assert opened.verify_dataset("first", folder=folder).right
 
 
 def test_another_fingerprint_and_an_unknown_feature_set_are_errors_that_say_so(frozen: tuple[FeatureStore, Path]) -> None:

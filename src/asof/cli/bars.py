@@ -22,7 +22,7 @@ def from_trades(
     as_json: JsonOption = False,
 ) -> None:
     """Make bars of stored trades, one for each interval in which there were any, and store them."""
-    with connect(store) as opened:
+    with connect(store, create=False) as opened:
         done = opened.bars_from_trades(timeframe, instruments=instrument, start=start, end=end)
     counts: dict[str, object] = {"inserted": done.inserted, "corrected": done.corrected, "unchanged": done.unchanged}
     if as_json:

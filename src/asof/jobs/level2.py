@@ -154,10 +154,7 @@ def _coded(reader: Reader, name: str, words: dict[str, int]) -> np.ndarray:
 
 
 def _ids(reader: Reader, name: str, otherwise: np.ndarray | None = None) -> np.ndarray:
-    try:
-        column = reader.column(name).cast(pa.int64())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(f"column {name} does not hold whole numbers: {str(error).splitlines()[0]}") from None
+    column = reader.whole_numbers(name)
     if otherwise is not None:  # a snapshot has no first
         column = pc.coalesce(column, pa.array(otherwise))
     if column.null_count:

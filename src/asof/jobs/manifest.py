@@ -66,6 +66,7 @@ class Manifest:
             record = json.loads(text)
             if record.pop("format") != FORMAT:
                 raise DataError(f"{where} is of another format than {FORMAT}: read it with the asof that wrote it")
+            record.setdefault("calendars", {})  # of before ages could count trading
             for name, kind in PLAIN.items():
                 if not isinstance(record[name], kind):
                     raise TypeError(f"{name} is {record[name]!r}")

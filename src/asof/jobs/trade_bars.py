@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC as ZONE
 from datetime import datetime
 
 import numpy as np
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from asof.errors import DefinitionError
+from asof.errors import DefinitionError, NotFound, did_you_mean
 from asof.records import BARS, TRADES, UTC, floats, micros
 from asof.stores.store import BARS_TABLE, TRADES_TABLE, Changes, Selection, Store
 from asof.timeframes import UNITS
@@ -100,13 +101,15 @@ def store_bars(
 
 
 def stored_trades(store: Store, instruments: tuple[str, ...] | None, start: datetime | None) -> Iterator[pa.Table]:
-    """The trades of each instrument from the beginning of the day of `start` on."""
-    day = None if start is None else start.replace(hour=0, minute=0, second=0, microsecond=0)
-    names = instruments
-    if names is None:
-        found = [pc.unique(some["instrument_id"]) for some in store.read(TRADES_TABLE, Selection(), ("instrument_id",), ordered=False)]
-        names = tuple(sorted({name for some in found for name in some.to_pylist()}))
-    for name in names:
+    """The trades of each instrument from the beginning of the UTC day of `start` on. Raises `NotFound` where there are none at all."""
+    day = None if start is None else start.astimezone(ZONE).replace(hour=0, minute=0, second=0, microsecond=0)
+    every = [pc.unique(some["instrument_id"]) for some in store.read(TRADES_TABLE, Selection(), ("instrument_id",), ordered=False)]
+    known = sorted({name for some in every for name in some.to_pylist()})
+    if not known:
+        raise NotFound("the store has no trades: ingest some first (asof ingest trades FILE)")
+    if without := sorted(set(instruments or ()) - set(known)):
+        raise NotFound(f"the store has no trades of {', '.join(without)}{did_you_mean(without[0], known)}")
+    for name in known if instruments is None else sorted(set(instruments)):
         trades = pa.concat_tables([TRADES.empty_table(), *store.read(TRADES_TABLE, Selection(None, (name,), start=day), ordered=False)])
         yield trades if day is None else trades.filter(pc.greater_equal(trades["ts"], pa.scalar(day, UTC)))
 

@@ -56,7 +56,7 @@ class PointReader:
         }
         codes, names = _codes(columns["instrument_id"])
         columns["seq"] = (
-            _whole(reader, "seq")
+            reader.whole_numbers("seq")
             if reader.has("seq")
             else pa.array(self._numbered(codes, names, micros(pc.fill_null(columns["ts"].cast(pa.int64()), -1))))
         )
@@ -74,12 +74,10 @@ class PointReader:
         lengths = np.diff(np.append(starts, len(order)))
         places = np.empty(len(order), np.int64)
         places[order] = np.arange(len(order)) - np.repeat(starts, lengths)
-        for code, name in enumerate(names):
-            mine = codes == code
+        for name, mine in zip(names, _of_each(codes[order], order), strict=True):  # each by time
             last, count = self._places.get(name, (-1, 0))
-            places[mine & (times == last)] += count
-            newest = int(times[mine].max())
-            self._places[name] = (newest, int(places[mine & (times == newest)].max()) + 1)
+            places[mine[slice(*np.searchsorted(times[mine], (last, last + 1)))]] += count
+            self._places[name] = int(times[mine[-1]]), int(places[mine[-1]]) + 1
         return places
 
     def _fill_sides(self, columns: dict[str, Any], codes: np.ndarray, names: list[str]) -> None:
@@ -95,10 +93,10 @@ class PointReader:
             )
         if self.missing_side != "unchanged":
             return
+        order = np.argsort(codes, kind="stable")
         for side in SIDES:
             values = [floats(columns[name]).copy() for name in (side, f"{side}_size")]
-            for code, name in enumerate(names):
-                rows = np.flatnonzero(codes == code)
+            for name, rows in zip(names, _of_each(codes[order], order), strict=True):
                 self._seen[name, side] = _filled_forward(values, rows, there[side][rows], self._seen.get((name, side), (np.nan, np.nan)))
             for name, filled in zip((side, f"{side}_size"), values, strict=True):
                 columns[name] = pa.array(filled, from_pandas=True)
@@ -153,15 +151,12 @@ def _books(reader: Reader) -> dict[str, Any]:
     return columns
 
 
+def _of_each(codes: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
+    """The rows of each code, where rows stand by their codes and every code has some."""
+    return np.split(rows, np.flatnonzero(np.diff(codes)) + 1) if len(rows) else []
+
+
 def _codes(names: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
     """The instrument of each row by its number, and their names."""
     coded = one_chunk(pc.fill_null(names, "")).dictionary_encode()
     return np.asarray(coded.indices).astype(np.int64), coded.dictionary.to_pylist()
-
-
-def _whole(reader: Reader, name: str) -> pa.ChunkedArray:
-    """A column of whole numbers. Raises `DataError` where it has others."""
-    try:
-        return reader.column(name).cast(pa.int64())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(f"column {name} does not hold whole numbers: {str(error).splitlines()[0]}") from None
