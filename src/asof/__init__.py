@@ -12,7 +12,7 @@ from asof.operators import Param
 
 if TYPE_CHECKING:
     from asof.feature_store import FeatureStore, connect
-    from asof.jobs.compute import compute
+    from asof.jobs.compute import compute, resample
     from asof.jobs.leakcheck import leakcheck
     from asof.records import Frame
 
@@ -23,6 +23,7 @@ _LAZY = {
     "connect": "asof.feature_store",
     "FeatureStore": "asof.feature_store",
     "leakcheck": "asof.jobs.leakcheck",
+    "resample": "asof.jobs.compute",
     "Frame": "asof.records",
 }
 """The public names that need Arrow, Numba or a driver, and where they live; the only laziness there is."""
@@ -53,5 +54,6 @@ __all__ = [
     "fs_v1",
     "leakcheck",
     "operator",
+    "resample",
     "where",
 ]

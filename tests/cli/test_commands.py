@@ -73,7 +73,7 @@ ANSWERS = {
     "join": {"rows", "found", "out"},
     "verify": {"right", "equal", "different", "missing", "extra", "examples", "causes"},
     "replay": {"computed", "inserted", "corrected", "withdrawn", "failed", "into", "topic", "seconds"},
-    "explain": {"instrument", "ts", "raised", "stored", "features", "flags", "bars", "events", "actions"},
+    "explain": {"instrument", "ts", "raised", "stored", "features", "flags", "bars", "events", "actions", "higher"},
     "leakcheck": {"clean", "subjects", "compared", "findings", "unseen"},
     "dataset create": {"folder", *MANIFEST},
     "dataset verify": {"right", "files", "equal", "different", "missing", "extra", "examples"},
@@ -106,7 +106,7 @@ def columns_of(version: str) -> list[str]:
 
 
 def test_every_command_is_tried_here() -> None:
-    tried_elsewhere = {"dlq", "run"}  # in tests/cli/test_dlq.py and tests/test_service.py
+    tried_elsewhere = {"resample", "dlq", "run"}  # in tests/cli/test_dlq.py and tests/test_service.py
     assert {name.split()[0] for name in LINES} == {*COMMANDS, *GROUPS} - tried_elsewhere
     assert LINES.keys() == ANSWERS.keys()
 

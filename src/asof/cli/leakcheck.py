@@ -16,10 +16,10 @@ from asof.config import load_settings
 from asof.errors import DefinitionError
 from asof.feature_store import connect
 from asof.features.feature_set import FeatureSet
-from asof.jobs.leakcheck import CUTS, MOST_BARS, ROUNDING, Checkable, Finding, Leakcheck, bits, stored
+from asof.jobs.leakcheck import CUTS, MOST_BARS, ROUNDING, Checkable, Finding, Leakcheck, bits, stored, stored_higher
 from asof.jobs.leakcheck import leakcheck as check
 from asof.jobs.variations import CHECKS
-from asof.operators import OPERATORS, Operator
+from asof.operators import OPERATORS, Operator, Shape
 
 
 def leakcheck(
@@ -50,12 +50,15 @@ def leakcheck(
     """
     if timeframe is None and instrument:
         raise typer.BadParameter("say which of the store's bars to take, such as --timeframe 1d", param_hint="--timeframe")
-    chosen = [*_chosen(what or []), *(OPERATORS if operators else ())]
-    given, calendars = _given(timeframe, instrument, bars, seed, store)
+    machine = (operator for operator in OPERATORS if operator.shape is not Shape.STAGED)
+    chosen = [*_chosen(what or []), *(machine if operators else ())]
+    frames = sorted({text for one in chosen if isinstance(one, FeatureSet) for text in one.higher})
+    given, calendars, higher = _given(timeframe, instrument, bars, seed, store, frames)
     with progress("leakcheck", as_json) as step:
         found = check(
             chosen,
             *given,
+            higher=higher,
             timeframe=timeframe,
             calendars=calendars,
             frame=frame,
@@ -92,13 +95,14 @@ def _checkable(found: object, text: str) -> Checkable:
 
 
 def _given(
-    timeframe: str | None, instruments: list[str] | None, bars: int, seed: int, store: str | None
-) -> tuple[tuple[pa.Table, ...], dict[str, str]]:
-    """Bars, events and actions of the store, with this project's calendars; nothing where made-up ones are to be taken."""
+    timeframe: str | None, instruments: list[str] | None, bars: int, seed: int, store: str | None, frames: list[str]
+) -> tuple[tuple[pa.Table, ...], dict[str, str], dict[str, pa.Table]]:
+    """Bars, events and actions of the store, this project's calendars, and higher bars; nothing where made-up ones are to be taken."""
     if timeframe is None:
-        return (), {}
+        return (), {}, {}
     with connect(store, create=False) as opened:
-        return stored(opened.store, timeframe, tuple(instruments or ()) or None, bars, seed), opened.settings.calendars
+        found = stored(opened.store, timeframe, tuple(instruments or ()) or None, bars, seed)
+        return found, opened.settings.calendars, stored_higher(opened.store, found[0], frames)
 
 
 def _facts(found: Leakcheck) -> dict[str, object]:

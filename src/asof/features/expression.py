@@ -1,7 +1,8 @@
 """Expressions: immutable trees of small nodes over bars and events. No data, no I/O.
 
 Nodes are interned: equal trees are one object, so a node can be a dictionary key, is computed once, and `==` is free to build
-a comparison, as `<` does. An expression's *domain* is what its rows are: bars, the events of one window, or neither (a constant).
+a comparison, as `<` does. An expression's *domain* is what its rows are: bars, those of a higher
+timeframe, the events of one window, or neither (a constant).
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from asof.features.adjustment import ADJUSTED, ANY, FREE, NONE, PREFIX, Scale, r
 from asof.features.label import WHY, Label
 from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, Operator, Scaling, Shape
 from asof.operators.known import KNOWN
-from asof.timeframes import duration, duration_text
+from asof.operators.staged import HIGHER
+from asof.timeframes import duration, duration_text, timeframe
 
 BARS = "bars"
-"""The domain of bar expressions; an event expression's domain is its window in microseconds."""
+"""The domain of bar expressions; that of a higher timeframe's is the timeframe, an event expression's its window in microseconds."""
 
 Domain = str | int | None
 Number = int | float
@@ -31,6 +33,7 @@ BAR_COLUMNS = {
     "close": "last price of the bar",
     "volume": "traded volume of the bar",
     "grid_offset": "microseconds by which an `m` or `h` bar opens off its timeframe's grid; 0 for days",
+    "session": "when the session began that the bar opens in, in microseconds since 1970; missing outside of sessions",
     "unbroken": "1 where no bar that the instrument's calendar expects is absent between the one before and this; else missing",
 }
 """What a bar offers. A price that is missing, zero or below is a missing value."""
@@ -44,6 +47,9 @@ EVENT_COLUMNS = {
     "clock_skew": "microseconds by which the event claims to have happened after it was enriched; 0 where it does not",
 }
 """What a scored event offers."""
+
+LONGEST_SESSION = 1_440
+"""Bars of the longest session, where nothing else is said: the minutes of a day."""
 
 _interned: weakref.WeakValueDictionary[tuple[object, ...], Expr] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
@@ -69,14 +75,14 @@ class Expr:
             node = _interned.get(key)
             if node is None:
                 node = object.__new__(cls)
-                reach = operator.reach(params) if operator else COLUMN_REACH.get(name, 0) if domain == BARS else 0
+                reach = operator.reach(params) if operator else COLUMN_REACH.get(name, 0) if isinstance(domain, str) else 0
                 for slot, value in (
                     ("operator", operator),
                     ("inputs", inputs),
                     ("params", params),
                     ("name", name),
                     ("domain", domain),
-                    ("lookback", max((i.lookback for i in inputs), default=1) + reach),
+                    ("lookback", max((i.lookback for i in inputs if i.domain == domain), default=1) + reach),
                     ("scale", scale_of(operator.scaling, [i.scale for i in inputs]) if operator else _leaf_scale(params, name)),
                 ):
                     object.__setattr__(node, slot, value)
@@ -174,6 +180,18 @@ class Expr:
         below = self < other
         return below & ~below.lag(1)
 
+    def cumulative(self, within: Expr | None = None, n: int = LONGEST_SESSION) -> Expr:
+        """The sum since the first bar of the session, this one included: of as many as `n` bars, which no session may be longer than.
+
+        Missing outside of sessions, in a session that no bar is known before, and where a bar of it has no value. With `within` it is
+        the sum since that last changed.
+        """
+        if within is None:
+            if not isinstance(self.domain, str):
+                raise DefinitionError("cumulative sums bars, from the first of their session on: bars.volume.cumulative()")
+            within = column("session", self.domain)
+        return apply("cumulative", self, within, n)
+
     def ewm(
         self,
         gain: Expr | None = None,
@@ -268,7 +286,7 @@ def apply(name: str, /, *args: object, **named: object) -> Expr:
 def _check_scales(operator: Operator, inputs: tuple[Expr, ...]) -> None:
     """Refuse a window over what a split or a dividend does not simply multiply."""
     scaled = [i for i in inputs if rescales(i.scale)]
-    if operator.shape not in BAR_SHAPES or operator.scaling is Scaling.PRESENCE or not scaled:
+    if operator.shape not in (*BAR_SHAPES, Shape.STAGED) or operator.scaling is Scaling.PRESENCE or not scaled:
         return
     for x in inputs:
         if x.scale == NONE:
@@ -324,14 +342,27 @@ def _result_domain(operator: Operator, inputs: tuple[Expr, ...]) -> Domain:
     """What the rows of the result are; mixed rows are refused."""
     domains = list(dict.fromkeys(i.domain for i in inputs if i.domain is not None))
     if len(domains) > 1:
-        names = " and ".join("bars" if d == BARS else f"events of {duration_text(int(d))}" for d in domains)
-        raise DefinitionError(f"{operator.name} cannot mix rows of {names}: reduce the events first, such as .mean()")
+        mend = "reduce the events first, such as .mean()"
+        if higher := next((d for d in domains if isinstance(d, str) and d != BARS), None):
+            mend = f"take what was known of the {higher} bars first, with .latest()"
+        raise DefinitionError(f"{operator.name} cannot mix rows of {' and '.join(map(_rows, domains))}: {mend}")
     domain = domains[0] if domains else None
-    if operator.shape in BAR_SHAPES and domain != BARS:
+    if operator.name in HIGHER:
+        if not isinstance(domain, str) or domain == BARS:
+            raise DefinitionError(f"{operator.name} is for the bars of a higher timeframe: bars.every('1h').close.{operator.name}()")
+        return BARS
+    if operator.shape in (*BAR_SHAPES, Shape.STAGED) and not isinstance(domain, str):
         raise DefinitionError(f"{operator.name}(n) counts bars; events are cut by time: events.window('1h')....{operator.name}()")
     if operator.shape in EVENT_SHAPES:
         return BARS
     return domain
+
+
+def _rows(domain: Domain) -> str:
+    """How a message calls the rows of a domain."""
+    if isinstance(domain, int):
+        return f"events of {duration_text(domain)}"
+    return BARS if domain == BARS else f"{domain} bars"
 
 
 def where(condition: Expr | Number, a: Expr | Number, b: Expr | Number) -> Expr:
@@ -346,35 +377,47 @@ class AdjustedBars:
     bar and not behind the row's own; its volume is multiplied with their `split` alone. What comes after the row changes nothing.
     """
 
+    def __init__(self, domain: str = BARS) -> None:
+        self._domain = domain
+
     def __getattr__(self, name: str) -> Expr:
         if name.startswith("_"):
             raise AttributeError(name)
         if name not in ADJUSTED:
             raise UnknownName(f"bars.adjusted has no column {name!r}{did_you_mean(name, list(ADJUSTED))}")
-        return column(PREFIX + name, BARS)
+        return column(PREFIX + name, self._domain)
 
     def __dir__(self) -> list[str]:
         return list(ADJUSTED)
 
 
 class Bars:
-    """The bars of one instrument and timeframe: `bars.close` and its like, `bars.adjusted`, and `bars.count(n)`."""
+    """The bars of one instrument and timeframe: `bars.close` and its like, `bars.adjusted`, `bars.count(n)`, and `bars.every("1h")`."""
 
-    adjusted = AdjustedBars()
+    def __init__(self, domain: str = BARS) -> None:
+        self._domain = domain
+        self.adjusted = AdjustedBars(domain)
 
     def __getattr__(self, name: str) -> Expr:
         if name.startswith("_"):
             raise AttributeError(name)
         if name not in BAR_COLUMNS:
             raise UnknownName(f"bars have no column {name!r}{did_you_mean(name, list(BAR_COLUMNS))}")
-        return column(name, BARS)
+        return column(name, self._domain)
 
     def count(self, n: int) -> Expr:
         """How many of the last `n` bars exist; smaller than `n` near the first bar, never missing."""
-        return apply("count", column("", BARS), n)
+        return apply("count", column("", self._domain), n)
+
+    def every(self, higher: str) -> Bars:
+        """The bars of a higher timeframe, such as `"1h"`; what is made of them meets these bars by `.latest()`."""
+        timeframe(higher)
+        if self._domain != BARS:
+            raise DefinitionError(f"{self._domain} bars have no {higher} bars: write bars.every({higher!r})")
+        return Bars(higher)
 
     def __dir__(self) -> list[str]:
-        return [*BAR_COLUMNS, "adjusted", "count"]
+        return [*BAR_COLUMNS, "adjusted", "count", "every"]
 
 
 class EventWindow:
@@ -410,7 +453,12 @@ bars = Bars()
 events = Events()
 
 
-def walk(*roots: Expr) -> Iterator[Expr]:
+def inputs_of(node: Expr) -> tuple[Expr, ...]:
+    """What a node is made of."""
+    return node.inputs
+
+
+def walk(*roots: Expr, below: Callable[[Expr], tuple[Expr, ...]] = inputs_of) -> Iterator[Expr]:
     """Every node under the roots once, inputs before the nodes that use them; the order depends on the expressions alone."""
     seen: set[int] = set()
     stack: list[tuple[Expr, bool]] = [(root, False) for root in reversed(roots)]
@@ -423,7 +471,7 @@ def walk(*roots: Expr) -> Iterator[Expr]:
             yield node
         else:
             stack.append((node, True))
-            stack.extend((child, False) for child in reversed(node.inputs))
+            stack.extend((child, False) for child in reversed(below(node)))
 
 
 def lookback(*roots: Expr) -> int:
@@ -436,4 +484,27 @@ def event_windows(*roots: Expr) -> tuple[int, ...]:
     return tuple(sorted({int(n.domain) for n in walk(*roots) if isinstance(n.domain, int)}))
 
 
-__all__ = ["BARS", "Expr", "Shape", "apply", "bars", "column", "constant", "event_windows", "events", "lookback", "walk", "where"]
+def higher_timeframes(*roots: Expr) -> dict[str, int]:
+    """The higher timeframes that the expressions use, in the order of their text, and how many bars of each they need."""
+    found: dict[str, int] = {}
+    for node in walk(*roots):
+        if isinstance(node.domain, str) and node.domain != BARS:
+            found[node.domain] = max(node.lookback, found.get(node.domain, 1))
+    return dict(sorted(found.items()))
+
+
+__all__ = [
+    "BARS",
+    "Expr",
+    "Shape",
+    "apply",
+    "bars",
+    "column",
+    "constant",
+    "event_windows",
+    "events",
+    "higher_timeframes",
+    "lookback",
+    "walk",
+    "where",
+]

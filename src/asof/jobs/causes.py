@@ -60,8 +60,8 @@ def cause(work: Work, difference: Difference) -> Cause:
     assert isinstance(at, datetime)
     then = _explained(replace(work, known_at=at), difference)
     accounted = then is not None and all(_same(then.computed[name], stored[name]) for name in work.table.compared)
-    firsts = [found.bars["ts"][0].as_py() for found in (now, then) if found is not None]
-    return Cause(difference, now, at, tuple(_changed(work, difference, min(firsts, default=difference.ts), at)), accounted)
+    both = [found for found in (now, then) if found is not None]
+    return Cause(difference, now, at, tuple(_changed(work, difference, both, at)), accounted)
 
 
 def _explained(work: Work, difference: Difference) -> Explained | None:
@@ -76,10 +76,16 @@ def _same(one: object, other: object) -> bool:
     return one.hex() == other.hex() if isinstance(one, float) and isinstance(other, float) else one == other
 
 
-def _changed(work: Work, difference: Difference, first: datetime, at: datetime) -> Iterator[ChangedInput]:
-    """What has changed since a moment, of all that lies in the vector's windows."""
+def _changed(work: Work, difference: Difference, both: list[Explained], at: datetime) -> Iterator[ChangedInput]:
+    """What has changed since a moment, of all that lies in the vector's windows now and lay in them then."""
     window, last, of = timedelta(microseconds=work.feature_set.event_window), difference.ts, (difference.instrument,)
+    first = min((found.bars["ts"][0].as_py() for found in both), default=last)
     yield from _changes(work, BARS_TABLE, Selection(work.timeframe, of, first, last), at)
+    for timeframe in work.feature_set.higher:
+        opens = [opened for found in both for opened in found.higher[timeframe]["ts"].to_pylist()]
+        if opens:
+            yield from _changes(work, BARS_TABLE, Selection(timeframe, of, min(opens), max(opens)), at)
+            first = min(first, *opens)
     if window:
         yield from _changes(work, EVENTS_TABLE, Selection(None, of, last - window, last), at)
     if work.plan.adjusted:

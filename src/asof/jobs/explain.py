@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import pyarrow as pa
 
+from asof.engine.layout import newest_known
 from asof.engine.plan import plan
 from asof.errors import NotFound
+from asof.features.adjustment import NONE
 from asof.features.expression import BARS as ON_BARS
 from asof.features.expression import Expr, walk
 from asof.features.feature_set import FeatureSet
 from asof.features.text import expression_text
+from asof.jobs.higher import higher_bars
 from asof.jobs.panels import panel_of, sort_bars, sort_events, vectors_of
 from asof.jobs.work import Work, joined
 from asof.records import ACTIONS, BARS, EVENTS, UTC
@@ -35,6 +38,7 @@ class Explained:
 
     `bars`, `events` and `actions` are those in its windows, each with the time from which it is held to be true. Actions are those between
     the first bar and the last, where the set looks at any.
+    `higher` has the bars of each higher timeframe that it looks at.
     """
 
     instrument: str
@@ -47,6 +51,7 @@ class Explained:
     bars: pa.Table
     events: pa.Table
     actions: pa.Table
+    higher: dict[str, pa.Table] = field(default_factory=dict)
 
 
 def explain(work: Work, instrument: str, ts: datetime) -> Explained:
@@ -57,9 +62,12 @@ def explain(work: Work, instrument: str, ts: datetime) -> Explained:
     window = timedelta(microseconds=work.feature_set.event_window)
     seen_bars = _revised(work, BARS_TABLE, Selection(work.timeframe, (instrument,), times[0], ts, work.known_at), BARS)
     seen_events = _revised(work, EVENTS_TABLE, Selection(None, (instrument,), ts - window, ts, work.known_at), EVENTS)
-    between = Selection(None, (instrument,), times[0] + timedelta.resolution, ts, work.known_at)
+    seen_higher = _higher(work, seen_bars)
+    first = min([times[0], *(table["ts"][0].as_py() for table in seen_higher.values() if len(table))])
+    between = Selection(None, (instrument,), first + timedelta.resolution, ts, work.known_at)
     seen_actions = _revised(work, ACTIONS_TABLE, between if work.plan.adjusted else replace(between, instruments=()), ACTIONS)
-    values = _values(work, seen_bars, seen_events, seen_actions.select(ACTIONS.names))
+    above = {text: table.select(BARS.names) for text, table in seen_higher.items()}
+    values = _values(work, seen_bars, seen_events, seen_actions.select(ACTIONS.names), above)
     vector = work.vectors(seen_bars.select(BARS.names), Selection(instruments=(instrument,))).to_pylist()[-1]
     return Explained(
         instrument,
@@ -72,6 +80,7 @@ def explain(work: Work, instrument: str, ts: datetime) -> Explained:
         seen_bars,
         seen_events,
         seen_actions,
+        seen_higher,
     )
 
 
@@ -103,15 +112,37 @@ def _revised(work: Work, table: Table, selection: Selection, schema: pa.Schema) 
     return joined(work.store.read(with_known, selection), with_known.schema)
 
 
-def _values(work: Work, bars: pa.Table, events: pa.Table, actions: pa.Table) -> dict[Expr, tuple[float | None, bool]]:
-    """The value of every expression over bars at the last bar, and whether it is an error."""
-    nodes = [node for node in walk(*work.feature_set.roots) if node.domain == ON_BARS and (node.operator or node.name)]
+def _higher(work: Work, bars: pa.Table) -> dict[str, pa.Table]:
+    """The bars of higher timeframes that the bars see, by time."""
+    found, base = {}, sort_bars(bars.select(BARS.names))
+    moments = base.moments(work.timeframe, work.calendars)
+    for text, some in higher_bars(work, base).items():
+        seen = some.of(base.instruments)
+        newest = newest_known(base.offsets, moments, seen.offsets, seen.known(text, work.calendars))
+        first, stop = max(0, int(newest.min()) - work.feature_set.higher[text] + 1), int(newest.max()) + 1
+        opens = seen.table["ts"].slice(first, stop - first).to_pylist()
+        names = tuple(base.instruments.to_pylist()) if opens else ()
+        start, end = (opens[0], opens[-1]) if opens else (None, None)
+        chosen = Selection(text, names, start, end, work.known_at)
+        found[text] = _revised(work, BARS_TABLE, chosen, BARS)
+    return found
+
+
+def _values(
+    work: Work, bars: pa.Table, events: pa.Table, actions: pa.Table, higher: dict[str, pa.Table]
+) -> dict[Expr, tuple[float | None, bool]]:
+    """The value of every expression at the last bar, and whether it is an error; those over higher bars, as the bar sees them."""
+    nodes = [node for node in walk(*work.feature_set.roots) if isinstance(node.domain, str) and (node.operator or node.name)]
     found: dict[Expr, tuple[float | None, bool]] = {}
+    above = {text: sort_bars(table) for text, table in higher.items()}
     for node in nodes:  # each a set of its own: an error raises the flag of the whole set
-        alone = FeatureSet("explained", {"value": node})
+        if node.domain != ON_BARS and node.scale == NONE:
+            continue  # what it would be worth from the bar does not follow from what it is
+        alone = FeatureSet("explained", {"value": node if node.domain == ON_BARS else node.latest()})
         the_plan = plan(alone)
         sorted_bars = sort_bars(bars.select(BARS.names))
-        panel = panel_of(the_plan, work.timeframe, sorted_bars, sort_events(events.select(EVENTS.names)), work.calendars, actions)
+        seen = sort_events(events.select(EVENTS.names))
+        panel = panel_of(the_plan, work.timeframe, sorted_bars, seen, work.calendars, actions, above)
         last = vectors_of(the_plan, panel, work.timeframe, sorted_bars, work.now, "explain", 1).slice(len(bars) - 1).to_pylist()[0]
         found[node] = last["value"], bool(last["quality_flags"])
     return found

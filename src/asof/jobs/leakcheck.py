@@ -29,7 +29,8 @@ from asof.errors import DataError, DefinitionError, NotFound, did_you_mean
 from asof.features.feature_set import FeatureSet
 from asof.jobs.adjusting import NO_ACTIONS
 from asof.jobs.compute import distinct, one_timeframe, usable
-from asof.jobs.panels import merge_enrichments
+from asof.jobs.panels import merge_enrichments, sort_bars
+from asof.jobs.resampling import resampled
 from asof.jobs.subjects import FRAMES, Column, Function, FunctionSubject, Grid, SetSubject, Subject, set_around
 from asof.jobs.variations import CHECKS, STARTS, Inquiry, Pair
 from asof.jobs.work import joined
@@ -105,6 +106,7 @@ def leakcheck(
     events: ArrowStream | None = None,
     actions: ArrowStream | None = None,
     *,
+    higher: Mapping[str, ArrowStream] | None = None,
     timeframe: str | None = None,
     timezone: str | None = None,
     calendars: Mapping[str, str] | None = None,
@@ -118,8 +120,9 @@ def leakcheck(
 ) -> Leakcheck:
     """Look for leaks in feature sets, operators, and functions over data frames, for every row and feature.
 
-    `bars`, `events` and `actions` are as for `asof.compute`; without bars, made-up daily ones with events are taken. Everything is computed
-    some hundred times, so a few instruments and some hundred bars of each are enough. The same `seed` varies the data in the same way.
+    `bars`, `events`, `actions` and `higher` are as for `asof.compute`; without bars, made-up daily ones with events are taken. Everything
+    is computed some hundred times, so a few instruments and some hundred bars of each are enough. The same `seed` varies the data in the
+    same way.
 
     An operator is checked on prices, returns or events, with small parameters. A function is called with bars as a `frame` ("pandas",
     "polars" or "arrow"), and with events too where it has a parameter `events`; it returns a frame with `instrument_id`, `ts` (the open of
@@ -134,6 +137,8 @@ def leakcheck(
     subjects = [_subject(given, known, frame, lookback, tolerance) for given in chosen]
     checks = _chosen(tuple(skip))
     world = _world(bars, events, actions, timeframe, timezone, known)
+    frames = sorted({text for given in chosen if isinstance(given, FeatureSet) for text in given.higher})
+    world = replace(world, higher=_higher(world, frames, higher or {}, ColumnMapping(timezone=timezone), known))
     findings, unseen = list[Finding](), list[str]()
     compared, total = 0, len(subjects) * len(checks) * len(world.bars)
     for subject in subjects:
@@ -174,6 +179,12 @@ def stored(
     return found, joined(store.read(EVENTS_TABLE, around), EVENTS), actions
 
 
+def stored_higher(store: Store, bars: pa.Table, timeframes: Iterable[str]) -> dict[str, pa.Table]:
+    """The stored bars of higher timeframes that open no later than some bars, of their instruments."""
+    names, last = tuple(pc.unique(bars["instrument_id"]).to_pylist()), pc.max(bars["ts"]).as_py()
+    return {text: joined(store.read(BARS_TABLE, Selection(text, names, end=last)), BARS) for text in timeframes}
+
+
 def _last(store: Store, timeframe: str, instrument: str, bars: int) -> pa.Table:
     """The last so many bars of an instrument."""
     start = store.cuts(timeframe, instrument, bars, 1)[-2:][0][0]
@@ -200,6 +211,17 @@ def _world(
     acted = NO_ACTIONS if actions is None else distinct(usable(actions_of(pa.table(actions), mapping), "actions"))
     named = seen.filter(pc.is_in(seen["instrument_id"], pc.unique(taken["instrument_id"])))
     return World.of(taken, named, timeframe or one_timeframe(taken), calendars, acted)
+
+
+def _higher(
+    world: World, timeframes: list[str], given: Mapping[str, ArrowStream], mapping: ColumnMapping, calendars: Calendars
+) -> Mapping[str, pa.Table]:
+    """The bars of higher timeframes: as given, or made of the bars of the world."""
+    base, found = sort_bars(world.bars), {}
+    for text in timeframes:
+        made = usable(bars_of(pa.table(given[text]), mapping, text), f"{text} bars") if text in given else None
+        found[text] = resampled(base, world.timeframe, text, calendars) if made is None else made
+    return World.of(world.bars, world.events, world.timeframe, calendars, higher=found).higher
 
 
 def _subject(given: Checkable, calendars: Calendars, frame: str, lookback: int | None, tolerance: float) -> Subject:

@@ -1,6 +1,6 @@
 """The primitive operators: a file per family, each with its kernels and its entries; this is the one table of them all."""
 
-from asof.operators import arithmetic, logic, moments, ordered, present, rolling, trend, windows
+from asof.operators import arithmetic, logic, moments, ordered, present, rolling, staged, trend, windows
 from asof.operators.operator import BAR_SHAPES, EVENT_SHAPES, Operator, Param, Scaling, Shape
 
 FAMILIES = {
@@ -12,6 +12,7 @@ FAMILIES = {
     "trend": trend,
     "present": present,
     "windows": windows,
+    "staged": staged,
 }
 """The family files, in the order in which the reference shows them."""
 

@@ -10,7 +10,8 @@ LOGIC    `kernel(a, b) -> float`              nothing: the kernel sees missing v
 SERIES   `kernel(out, x, ..., *params)`       one instrument at a time; a row without its whole window, or
                                               with a missing value inside it, becomes missing
 RAW      `kernel(out, x, ..., *params)`       one instrument at a time; nothing else
-PRESENT  `kernel(values, *params) -> float`   the values that the last `n` bars do have, oldest first; missing when they
+PRESENT  `kernel(x, ..., *params) -> float`   the values that the last `n` bars do have, oldest first (of two inputs those
+                                              of bars that have both); missing when they
                                               are fewer than `min_count`; the kernel takes neither of these two
 COUNT    `kernel(x) -> bool`                  one event at a time, missing ones among them: how many count
 SUM      `kernel(x) -> float`                 the exact sum of a window's events; taken from running totals where
@@ -19,6 +20,8 @@ MOMENT   `kernel(n, *sums) -> float`          how many events a window has, and 
                                               fewer than `minimum`, or one of them is missing
 WINDOW   `kernel(x, ..., *sums, *params)`     the events of a window themselves; missing as for MOMENT
          `-> float`
+STAGED   `kernel(...)`                        none: `asof.engine.stages` runs it before the plan, over whole panels; what
+                                              it is given, its own docstring says
 ======== ==================================== =========================================================
 
 Booleans are 1.0 and 0.0. NaN is a missing value and inf an error (a division by zero, an overflow): both pass through every
@@ -44,6 +47,7 @@ class Shape(Enum):
     SUM = "sum"
     MOMENT = "moment"
     WINDOW = "window"
+    STAGED = "staged"
 
 
 EVENT_SHAPES = (Shape.COUNT, Shape.SUM, Shape.MOMENT, Shape.WINDOW)
@@ -175,7 +179,7 @@ class Operator:
         return f"{self.inputs[0]}.{self.name}({', '.join(extra + params)})"
 
     def reach(self, params: tuple[int | float, ...]) -> int:
-        """How many earlier bars a row needs beside its own: `n` for a lag, `n - 1` for a window of `n`."""
+        """How many earlier bars a row needs beside its own: `n` for a lag or a sum since a change, `n - 1` for a window of `n`."""
         if self.shape not in BAR_SHAPES:
             return 0
-        return int(params[0]) if self.name == "lag" else int(params[0]) - 1
+        return int(params[0]) if self.name in ("lag", "cumulative") else int(params[0]) - 1
