@@ -89,6 +89,24 @@ def test_a_label_can_be_no_feature_and_no_part_of_one():
         LabelSet("labels_v1", {"ret": bars.close})
 
 
+def test_a_lag_that_looks_ahead_is_refused_in_features_and_is_what_a_label_has():
+    with pytest.raises(DefinitionError, match=r"n=-2 must be at least 1; .* only a label may: asof.labels.ahead\(x, n\)"):
+        bars.close.lag(-2)
+    made = labels.compute(LabelSet("ahead_v1", {"x": ahead(bars.close, 2)}), table([[1.0, 2.0, 3.0, 4.0]]), timeframe="1d").to_pylist()
+    assert [row["x"] for row in made] == [3.0, 4.0, None, None]
+
+
+def test_a_label_of_a_higher_timeframe_is_what_is_known_of_it_some_bars_later():
+    ts = [START + k * timedelta(minutes=15) for k in range(16)]
+    given = pa.table({"instrument_id": ["A"] * 16, "ts": ts, "close": [float(k) for k in range(1, 17)]})
+    latest = bars.every("1h").close.latest()
+    made = labels.compute(LabelSet("hours_v1", {"hour": ahead(latest, 3)}), given, timeframe="15m").to_pylist()
+    seen = asof.compute(FeatureSet("hours_v1", {"hour": latest}), given, timeframe="15m").to_pylist()
+    assert [row["hour"] for row in made] == [row["hour"] for row in seen[3:]] + [None] * 3
+    assert made[0]["hour"] == 4.0
+    assert made[0]["hour_until"] == ts[4]
+
+
 def test_the_text_reads_back_and_the_fingerprint_tells_sets_apart():
     assert LabelSet.parse(LABELS.text) == LABELS
     assert pickle.loads(pickle.dumps(LABELS)) == LABELS  # noqa: S301  # what it holds is the text

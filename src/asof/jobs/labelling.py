@@ -39,6 +39,7 @@ def compute(
     events: ArrowStream | None = None,
     *,
     actions: ArrowStream | None = None,
+    higher: Mapping[str, ArrowStream] | None = None,
     timeframe: str | None = None,
     timezone: str | None = None,
     calendars: Mapping[str, str] | None = None,
@@ -50,7 +51,7 @@ def compute(
     `<label>_until`, when it could be known; `label_from` and `label_until`, the span of all labels of the row. Barriers also have the
     return (`<label>_return`) at the bar that ended them and its `ts` (`<label>_touch`).
     """
-    given = {"actions": actions, "timeframe": timeframe, "timezone": timezone, "calendars": calendars, "threads": threads}
+    given = {"actions": actions, "higher": higher, "timeframe": timeframe, "timezone": timezone, "calendars": calendars, "threads": threads}
     return Frame(labelled(labels, compute_features(inputs_of(labels), bars, events, **given).table))  # type: ignore[arg-type]
 
 

@@ -98,7 +98,8 @@ class Param:
             shown = repr(value) if isinstance(value, float) else "a whole number beyond 1.8e308"
             raise DefinitionError(f"{operator}: {self.name}={shown} is not finite")
         if self.minimum is not None and value < self.minimum:
-            mend = "; a negative one would look ahead" if operator == "lag" and value < 0 else ""
+            ahead = operator == "lag" and value < 0
+            mend = "; a negative one would look ahead, which only a label may: asof.labels.ahead(x, n)" if ahead else ""
             raise DefinitionError(f"{operator}: {self.name}={value!r} must be at least {self.minimum:g}{mend}")
         if self.maximum is not None and value > self.maximum:
             raise DefinitionError(f"{operator}: {self.name}={value!r} must be at most {self.maximum:g}")
