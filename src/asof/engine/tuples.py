@@ -3,6 +3,8 @@
 import math
 from functools import cache
 
+import numpy as np
+
 from asof.engine.native import floats_at, ints_at, named
 
 
@@ -114,6 +116,27 @@ def buffers_3(where, words, rows):
 
 BUFFERS = (buffers_0, buffers_1, buffers_2, buffers_3)
 """The buffers that `words` name, by their addresses in `where`."""
+
+
+def choose(x, where, ends):
+    """The values where `where` is true, of which there are `ends[i]` before row `i`; an error where that is one."""
+    out = np.empty(ends[len(where)])
+    for i in range(len(where)):
+        if ends[i + 1] > ends[i]:
+            out[ends[i]] = x[i] if math.isfinite(where[i]) else math.inf
+    return out
+
+
+def choose_1(arrays, where, ends):
+    return (choose(arrays[0], where, ends),)
+
+
+def choose_2(arrays, where, ends):
+    return choose(arrays[0], where, ends), choose(arrays[1], where, ends)
+
+
+CHOOSE = {1: choose_1, 2: choose_2}
+"""The chosen values of each array."""
 
 
 @cache

@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator
 from asof.errors import DefinitionError, UnknownName, did_you_mean
 from asof.features import decay
 from asof.features.adjustment import ADJUSTED, ANY, FREE, NONE, PREFIX, Scale, rescales, scale_of
+from asof.features.event_text import EVENT_TEXTS, EventText
 from asof.features.label import WHY, Label
 from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, Operator, Scaling, Shape
 from asof.operators.known import KNOWN
+from asof.operators.operator import of_chosen
 from asof.operators.staged import HIGHER
 from asof.timeframes import duration, duration_text, timeframe
 
@@ -33,6 +35,7 @@ BAR_COLUMNS = {
     "close": "last price of the bar",
     "volume": "traded volume of the bar",
     "grid_offset": "microseconds by which an `m` or `h` bar opens off its timeframe's grid; 0 for days",
+    "time": "when the bar opens, in microseconds since 1970",
     "session": "when the session began that the bar opens in, in microseconds since 1970; missing outside of sessions",
     "unbroken": "1 where no bar that the instrument's calendar expects is absent between the one before and this; else missing",
 }
@@ -45,8 +48,11 @@ EVENT_COLUMNS = {
     "sentiment": "sentiment score, -1 to 1",
     "confidence": "confidence of the score, 0 to 1",
     "clock_skew": "microseconds by which the event claims to have happened after it was enriched; 0 where it does not",
+    "time": "when the event became known, in microseconds since 1970",
+    "text": "a number that tells its text from others, made of its hash; missing where the source gives none",
+    "is_repost": "1 where the source says that the event repeats another one, 0 where it says not; else missing",
 }
-"""What a scored event offers."""
+"""What a scored event offers. Beside these there are texts, which can be compared: `EVENT_TEXTS`."""
 
 LONGEST_SESSION = 1_440
 """Bars of the longest session, where nothing else is said: the minutes of a day."""
@@ -218,6 +224,23 @@ class Expr:
         least = {} if min_count is None else {"min_count": min_count}
         return apply("ewm", self, reach=decay.reach_of(share) if reach is None else reach, alpha=share, **least)
 
+    def fading_mean(self, half_life: str | int, *, time: Expr | None = None, **more: Expr | Number) -> Expr:
+        """The mean of a window's events, each weighing half as much as one that is a `half_life` (such as `"6h"`) newer.
+
+        It does not fade until there is another event. Missing when there is no event, or one without a value.
+        """
+        return self._fading("fading_mean", half_life, time, more)
+
+    def fading_sum(self, half_life: str | int, *, time: Expr | None = None, **more: Expr | Number) -> Expr:
+        """The sum of a window's events with the weights of `fading_mean`: the newest weighs 1."""
+        return self._fading("fading_sum", half_life, time, more)
+
+    def _fading(self, name: str, half_life: str | int, time: Expr | None, more: dict[str, Expr | Number]) -> Expr:
+        if not isinstance(self.domain, int):
+            raise DefinitionError(f"{name} works on the events of a window, not on bars: events.window('1d').sentiment.{name}('6h')")
+        length = duration(half_life) if isinstance(half_life, str) else half_life
+        return apply(name, self, time=column("time", self.domain) if time is None else time, half_life=length, **more)
+
     def __getattr__(self, name: str) -> Callable[..., Expr]:
         if name.startswith("_"):
             raise AttributeError(name)
@@ -273,14 +296,23 @@ def apply(name: str, /, *args: object, **named: object) -> Expr:
     kinds = ("events",) * isinstance(first.domain, int) + ("present",) * ("min_count" in named) + ("",)
     if name == "negate" and len(args) == 1 and first.operator is None and first.domain is None:
         return constant(-first.params[0])  # as the text form reads it
-    given = 1 + sum(isinstance(a, Expr) for a in args[1:]) + sum(isinstance(v, Expr) or key in KNOWN.inputs for key, v in named.items())
-    operator = _find(name, kinds, given)
+    inputs_named = sum(key != "where" and (isinstance(v, Expr) or key in KNOWN.inputs) for key, v in named.items())
+    operator = _find(name, kinds, 1 + sum(isinstance(a, Expr) for a in args[1:]) + inputs_named)
+    if "where" in named:
+        operator = _chosen(operator)
     bound = _bind(operator, args, named)
     inputs = tuple(v if isinstance(v, Expr) else constant(v) for v in (bound[i] for i in operator.inputs))  # type: ignore[arg-type]
     params = tuple(p.check(bound[p.name], name) for p in operator.params)
     _check_together(operator, dict(zip((p.name for p in operator.params), params, strict=True)))
     _check_scales(operator, inputs)
     return Expr(operator, inputs, params, "", _result_domain(operator, inputs))
+
+
+def _chosen(operator: Operator) -> Operator:
+    """The operator over chosen events."""
+    if operator.shape not in EVENT_SHAPES:
+        raise DefinitionError(f"{operator.name}(where=...) chooses events of a window; of bars write where(condition, a, b)")
+    return of_chosen(operator)
 
 
 def _check_scales(operator: Operator, inputs: tuple[Expr, ...]) -> None:
@@ -430,15 +462,33 @@ class EventWindow:
         if name.startswith("_"):
             raise AttributeError(name)
         if name not in EVENT_COLUMNS:
-            raise UnknownName(f"events have no column {name!r}{did_you_mean(name, list(EVENT_COLUMNS))}")
+            raise UnknownName(f"events have no column {name!r}{did_you_mean(name, [*EVENT_COLUMNS, *EVENT_TEXTS])}")
         return column(name, self._length)
 
-    def count(self) -> Expr:
-        """The number of events in the window; 0 for none, never missing."""
-        return apply("count", column("", self._length))
+    @property
+    def category(self) -> EventText:
+        """What the event is about, such as `"earnings"`: `news.category == "earnings"`."""
+        return EventText("category", self._equals)
+
+    @property
+    def source(self) -> EventText:
+        """The kind of its source, such as `"twitter"`."""
+        return EventText("source", self._equals)
+
+    @property
+    def source_name(self) -> EventText:
+        """The source itself, by its name."""
+        return EventText("source_name", self._equals)
+
+    def _equals(self, comparison: str) -> Expr:
+        return column(comparison, self._length)
+
+    def count(self, *, where: Expr | Number | None = None) -> Expr:
+        """The number of events in the window, or of those where `where` is true; 0 for none, never missing."""
+        return apply("count", column("", self._length), **({} if where is None else {"where": where}))
 
     def __dir__(self) -> list[str]:
-        return [*EVENT_COLUMNS, "count"]
+        return [*EVENT_COLUMNS, *EVENT_TEXTS, "count"]
 
 
 class Events:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from asof.errors import DefinitionError
+from asof.features.event_text import EVENT_TEXTS, EventText, comparison
 from asof.features.expression import BARS, AdjustedBars, Bars, EventWindow, Expr, apply, bars, constant, events, walk, where
 from asof.operators import EVENT_SHAPES, OPERATORS
 from asof.operators.known import KNOWN
@@ -78,7 +79,7 @@ def _leaf(expr: Expr) -> tuple[str, int]:
         root = f'events.window("{duration_text(expr.domain)}")'
     else:
         root = "bars" if expr.domain == BARS else f'bars.every("{expr.domain}")'
-    return (f"{root}.{expr.name}" if expr.name else root), _ATOM
+    return (f"{root}.{expr.name}" if expr.name else root), _COMPARISON if comparison(expr.name) else _ATOM
 
 
 def _wrap(part: tuple[str, int], rank: int) -> str:
@@ -134,6 +135,10 @@ def _parse(node: ast.AST, names: Mapping[str, Expr]) -> object:
             return apply(_UNARY[type(op)], _expr(operand, names))
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
             return apply(_BINARY[type(op)], _expr(left, names), _expr(right, names))
+        case ast.Compare(left=ast.Attribute(attr=name) as left, ops=[ast.Eq()], comparators=[ast.Constant(value=str() as said)]) if (
+            name in EVENT_TEXTS
+        ):
+            return _event_text(left, names) == said
         case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _BINARY:
             return apply(_BINARY[type(op)], _expr(left, names), _expr(right, names))
         case ast.Call(func=ast.Attribute(value=ast.Name(id="events"), attr="window"), args=[ast.Constant(value=str() as by)], keywords=[]):
@@ -146,9 +151,17 @@ def _parse(node: ast.AST, names: Mapping[str, Expr]) -> object:
             return _call(value, method, args, keywords, names)
         case ast.Attribute(value=value, attr=name) if not name.startswith("_"):
             root = _parse(value, names)
-            if isinstance(root, Bars | AdjustedBars | EventWindow) and name not in ("count", "every"):
+            if isinstance(root, Bars | AdjustedBars | EventWindow) and name not in ("count", "every", *EVENT_TEXTS):
                 return getattr(root, name)
     raise ValueError(f"{ast.unparse(node)} is not part of the language")
+
+
+def _event_text(node: ast.Attribute, names: Mapping[str, Expr]) -> EventText:
+    window = _parse(node.value, names)
+    if not isinstance(window, EventWindow):
+        raise ValueError(f"{ast.unparse(node)} is not part of the language")
+    text: EventText = getattr(window, node.attr)
+    return text
 
 
 def _expr(node: ast.AST, names: Mapping[str, Expr]) -> Expr:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import numpy as np
@@ -11,14 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asof.calendars import NO_CALENDARS, Calendars
-from asof.engine.layout import Bytes, Spans, flag_numbers, grouped, is_sorted, known_since, off_grid, runs, surely_distinct
+from asof.engine.layout import Bytes, Spans, flag_numbers, grouped, is_sorted, known_since, off_grid, runs, surely_distinct, text_hashes
 from asof.engine.panel import Floats, Ints, Panel
 from asof.engine.plan import Plan
 from asof.engine.run import Block, block_rows, run_each
 from asof.engine.stages import staged
 from asof.errors import DataError, DefinitionError
+from asof.features.event_text import comparison
 from asof.jobs.adjusting import NO_ACTIONS, acted, factors
-from asof.records import BARS, EVENTS, UTC, floats, micros, one_chunk, vector_schema
+from asof.records import BARS, EVENT_DETAILS, EVENTS, UTC, floats, micros, one_chunk, vector_schema
 from asof.timeframes import grid, timeframe
 
 
@@ -75,6 +76,20 @@ class SortedEvents:
     offsets: Ints
     time: Ints
     columns: Mapping[str, Floats]
+    details: Mapping[str, pa.Array] = field(default_factory=dict)
+
+    def column(self, name: str) -> Floats:
+        """A column of events as numbers, NaN where missing. Raises `KeyError` for a detail that was not read."""
+        if name in self.columns:
+            return self.columns[name]
+        if name == "time":
+            return self.time.astype(np.float64)
+        if name == "is_repost":
+            return floats(self.details[name].cast(pa.float64()))
+        if name == "text":
+            return text_numbers(self.details["text_hash"])
+        text, said = comparison(name) or ("", "")
+        return floats(pc.equal(self.details[text], said).cast(pa.float64()))
 
 
 def _encoded(column: pa.ChunkedArray) -> tuple[pa.Array, Ints]:
@@ -134,6 +149,7 @@ def merge_enrichments(events: pa.Table) -> pa.Table:
     scored = micros(events["scored_at_utc"])
     ties = [micros(pc.fill_null(events["event_time_utc"].cast(pa.int64()), 0))]
     ties += [floats(events[name]).view(np.int64) for name in ("confidence", "score")]
+    ties += [_encoded(pc.fill_null(events[name].cast(pa.string()), ""))[1] for name in EVENT_DETAILS]
     order = np.lexsort((*ties, scored, key))  # of two scores of one moment always the same, whatever comes first
     starts = np.flatnonzero(np.diff(key[order], prepend=-1))
     if len(starts) == len(events):
@@ -145,7 +161,7 @@ def merge_enrichments(events: pa.Table) -> pa.Table:
 
 
 EVENT_COLUMNS = ("instrument_id", "event_id", "enriched_at_utc", "event_time_utc", "score", "confidence")
-"""What `sort_events` needs of events."""
+"""What `sort_events` needs of events; `event_columns` adds what else a plan does."""
 
 
 def sort_events(events: pa.Table) -> SortedEvents:
@@ -159,7 +175,24 @@ def sort_events(events: pa.Table) -> SortedEvents:
     happened = events["event_time_utc"]
     skew = np.zeros(len(events)) if happened.null_count == len(events) else _clock_skew(happened, time)[order]
     columns = {"sentiment": floats(events["score"])[order], "confidence": floats(events["confidence"])[order], "clock_skew": skew}
-    return SortedEvents(names, offsets, time[order], columns)
+    rows = pa.array(order)
+    details = {n: one_chunk(events[n]).take(rows) for n in events.column_names if n in EVENT_DETAILS and events[n].null_count < len(events)}
+    nothing = {n: pa.nulls(len(events), EVENTS.field(n).type) for n in events.column_names if n in EVENT_DETAILS and n not in details}
+    return SortedEvents(names, offsets, time[order], columns, details | nothing)
+
+
+def text_numbers(texts: pa.Array) -> Floats:
+    """A number below 2**52 for each text, the same wherever it stands; NaN where there is none."""
+    hashes = text_hashes(*_text(pa.chunked_array([pc.fill_null(texts, "")])))
+    numbers: Floats = np.where(np.asarray(texts.is_null()), np.nan, (hashes >> np.uint64(12)).astype(np.float64))
+    return numbers
+
+
+def event_columns(plan: Plan) -> tuple[str, ...]:
+    """What a plan needs of stored events."""
+    read = {"text": "text_hash", "is_repost": "is_repost"}
+    details = {(comparison(name) or (read.get(name, ""),))[0] for name in plan.event_columns}
+    return (*EVENT_COLUMNS, *(name for name in EVENT_DETAILS if name in details))
 
 
 def _clock_skew(happened: pa.ChunkedArray, enriched: Ints) -> Floats:
@@ -188,6 +221,8 @@ def panel_of(
     check_higher(plan, timeframe_text)
     ts, step = micros(bars.table["ts"]), grid(timeframe_text)
     columns: dict[str, Floats] = {name: floats(bars.table[name]) for name in BARS.names if name in plan.columns}
+    if "time" in plan.columns:
+        columns["time"] = ts.astype(np.float64)
     if "unbroken" in plan.columns:
         columns["unbroken"] = np.ones(len(ts))
         for name, mine in bars.series() if calendars else ():
@@ -201,7 +236,8 @@ def panel_of(
         columns["grid_offset"] = off_grid(ts, step) if step else np.zeros(len(ts))
     if plan.adjusted:
         columns |= factors(bars.instruments, bars.offsets, ts, actions)
-    panel = Panel(bars.offsets, ts, columns, _event_spans(bars.instruments, events), events.time, events.columns, step)
+    seen = {name: events.column(name) for name in plan.event_columns}
+    panel = Panel(bars.offsets, ts, columns, _event_spans(bars.instruments, events), events.time, seen, step)
     if not plan.stages:
         return panel
     panels = {}

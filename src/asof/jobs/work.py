@@ -18,7 +18,7 @@ from asof.engine.plan import Plan, plan
 from asof.features.feature_set import FeatureSet
 from asof.jobs.adjusting import NO_ACTIONS
 from asof.jobs.higher import higher_bars
-from asof.jobs.panels import EVENT_COLUMNS, NO_EVENTS, panel_of, sort_bars, sort_events, vectors_of
+from asof.jobs.panels import NO_EVENTS, event_columns, panel_of, sort_bars, sort_events, vectors_of
 from asof.records import ACTIONS, BARS, EVENTS, QUALITY_LOG, Bools, micros
 from asof.stores.store import ACTIONS_TABLE, EVENTS_TABLE, Changes, Selection, Store, Table, vectors_table
 from asof.timeframes import timeframe as timeframe_micros
@@ -127,7 +127,7 @@ class Work:
         seen = Selection(None, others_of.instruments, ts["min"], ts["max"], self.known_at, others_of.span)
         if self.feature_set.event_window:
             before = replace(seen, start=ts["min"] - timedelta(microseconds=self.feature_set.event_window))
-            events = sort_events(joined(self.store.read(EVENTS_TABLE, before, EVENT_COLUMNS, ordered=False), EVENTS))
+            events = sort_events(joined(self.store.read(EVENTS_TABLE, before, event_columns(self.plan), ordered=False), EVENTS))
         if self.plan.adjusted:
             oldest = min(pc.min(found.table["ts"]).as_py() or ts["min"] for found in (sorted_bars, *higher.values()))
             actions = joined(self.store.read(ACTIONS_TABLE, replace(seen, start=oldest), ordered=False), ACTIONS)

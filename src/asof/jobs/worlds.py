@@ -16,7 +16,7 @@ from asof.calendars import NO_CALENDARS, Calendars
 from asof.engine.panel import Floats, Ints
 from asof.jobs.adjusting import NO_ACTIONS
 from asof.jobs.panels import sort_bars
-from asof.records import BARS, EVENTS, PRICES, UTC, Bools, floats, micros
+from asof.records import BARS, EVENT_DETAILS, EVENTS, PRICES, UTC, Bools, floats, micros
 from asof.timeframes import timeframe as timeframe_micros
 
 NUMBERS = (*PRICES, "volume")
@@ -113,6 +113,7 @@ class World:
             self.events,
             {n: np.where(unseen, random.uniform(*span, len(unseen)), floats(self.events[n])) for n, span in scores.items()},
         )
+        events = _moved_details(events, np.flatnonzero(unseen), random)
         other = replace(self, bars=bars, events=events, higher={text: _otherwise(table, at, random) for text, table in self.higher.items()})
         return other.kept(~later | (random.random(len(later)) > 0.1), ~unseen | (random.random(len(unseen)) > 0.1))
 
@@ -121,6 +122,7 @@ class World:
         later, unseen = np.flatnonzero(self.available > at), np.flatnonzero(self.enriched > at)
         bars = _rearranged(self.bars, NUMBERS, later, random.permutation(later))
         events = _rearranged(self.events, ("score", "confidence"), unseen, random.permutation(unseen))
+        events = _moved_details(events, unseen, random)
         above = {}
         for text, table in self.higher.items():
             rows = np.flatnonzero(micros(table["available_at"]) > at)
@@ -181,6 +183,16 @@ def _with_numbers(table: pa.Table, columns: dict[str, Floats]) -> pa.Table:
 def _with_times(table: pa.Table, schema: pa.Schema, name: str, times: Ints) -> pa.Table:
     place = schema.get_field_index(name)
     return table.set_column(place, schema.field(place), pa.array(times).cast(UTC))
+
+
+def _moved_details(events: pa.Table, rows: Ints, random: np.random.Generator) -> pa.Table:
+    """Events of which some have changed what they are about, where they come from and what they say."""
+    said = [name for name in EVENT_DETAILS if events[name].null_count < len(events)]
+    places = np.arange(len(events))
+    places[rows] = random.permutation(rows) if said else rows
+    for name in said:
+        events = events.set_column(events.schema.get_field_index(name), name, events[name].take(pa.array(places)))
+    return events
 
 
 def _rearranged(table: pa.Table, names: tuple[str, ...], rows: Ints, places: Ints) -> pa.Table:

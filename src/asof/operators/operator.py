@@ -29,8 +29,9 @@ later operator, missing before error, and a feature that ends as an error is rep
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import Enum
+from functools import cache
 
 from asof.errors import DefinitionError
 
@@ -146,6 +147,8 @@ class Operator:
     scaling: Scaling = Scaling.UNKNOWN
     digest: str = ""
     """What tells the source of somebody's own operator from another, see `asof.operators.source`; '' for those that ship."""
+    chosen: bool = False
+    """Whether its last input, `where`, says which events of the window it is given; see `of_chosen`."""
 
     @property
     def stamp(self) -> str:
@@ -161,7 +164,12 @@ class Operator:
     def key(self) -> str:
         """The name that fingerprints use: unlike `name`, no two operators share it. It tells nothing of how the operator is computed."""
         prefix = f"{self.kind}." if self.kind else ""
-        return f"{prefix}{self.name}/{len(self.inputs)}"
+        return f"{prefix}{self.name}{'.where' if self.chosen else ''}/{len(self.inputs)}"
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The inputs that the kernel works on."""
+        return self.inputs[:-1] if self.chosen else self.inputs
 
     @property
     def kind(self) -> str:
@@ -184,3 +192,12 @@ class Operator:
         if self.shape not in BAR_SHAPES:
             return 0
         return int(params[0]) if self.name in ("lag", "cumulative") else int(params[0]) - 1
+
+
+@cache
+def of_chosen(operator: Operator) -> Operator:
+    """The operator over those events of a window where one more input, `where`, is true.
+
+    One where it is missing is left out; where it is an error, all values of the event are.
+    """
+    return replace(operator, inputs=(*operator.inputs, "where"), chosen=True)
