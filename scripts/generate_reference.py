@@ -80,7 +80,10 @@ ABOUT = {
     ),
     "present": "With `min_count`, what the last `n` bars have counts, be they fewer than `n` or without a value here and there.",
     "staged": "What looks beyond one instrument's bars of one timeframe, and is computed before everything that uses it.",
-    "windows": "The events of one window: `x` and `weight` are columns of `events.window(...)`, or expressions over them.",
+    "windows": (
+        "The events of one window: `x`, `weight` and `time` are columns of `events.window(...)`, or expressions over them. Each takes "
+        '`where=` beside, for [some of the events](../events.md), and `fading_mean` and `fading_sum` a half-life such as `"6h"` alone.'
+    ),
 }
 """A sentence for each family."""
 
