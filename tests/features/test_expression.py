@@ -10,9 +10,11 @@ import threading
 import pytest
 
 from asof.errors import DefinitionError
+from asof.features.event_text import EVENT_TEXTS
 from asof.features.expression import (
     BARS,
     COMPOSED,
+    EVENT_COLUMNS,
     METHODS,
     Expr,
     apply,
@@ -141,9 +143,22 @@ def test_the_event_windows_are_those_used_shortest_first():
 def test_every_method_is_shown_and_answers():
     assert set(METHODS) <= set(dir(bars.close))
     assert set(METHODS) == {o.name for o in OPERATORS if not o.symbol and o.name != "where"}
-    assert dir(bars) == ["adjusted", "close", "count", "every", "grid_offset", "high", "low", "open", "session", "unbroken", "volume"]
+    assert dir(bars) == [
+        "adjusted",
+        "close",
+        "count",
+        "every",
+        "grid_offset",
+        "high",
+        "low",
+        "open",
+        "session",
+        "time",
+        "unbroken",
+        "volume",
+    ]
     assert dir(bars.adjusted) == ["close", "high", "low", "open", "volume"]
-    assert dir(news) == ["clock_skew", "confidence", "count", "sentiment"]
+    assert dir(news) == sorted([*EVENT_COLUMNS, *EVENT_TEXTS, "count"])
 
 
 REFUSED = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -76,7 +76,9 @@ class SortedEvents:
     offsets: Ints
     time: Ints
     columns: Mapping[str, Floats]
-    details: Mapping[str, pa.Array] = field(default_factory=dict)
+    order: Ints
+    details: Mapping[str, pa.ChunkedArray]
+    """What else was read of events, by the rows that they came in; `order` has those in the order of the arrays."""
 
     def column(self, name: str) -> Floats:
         """A column of events as numbers, NaN where missing. Raises `KeyError` for a detail that was not read."""
@@ -85,11 +87,14 @@ class SortedEvents:
         if name == "time":
             return self.time.astype(np.float64)
         if name == "is_repost":
-            return floats(self.details[name].cast(pa.float64()))
+            return floats(self._detail(name).cast(pa.float64()))
         if name == "text":
-            return text_numbers(self.details["text_hash"])
+            return text_numbers(self._detail("text_hash"))
         text, said = comparison(name) or ("", "")
-        return floats(pc.equal(self.details[text], said).cast(pa.float64()))
+        return floats(pc.equal(self._detail(text), said).cast(pa.float64()))
+
+    def _detail(self, name: str) -> pa.Array:
+        return one_chunk(self.details[name]).take(pa.array(self.order))
 
 
 def _encoded(column: pa.ChunkedArray) -> tuple[pa.Array, Ints]:
@@ -175,10 +180,7 @@ def sort_events(events: pa.Table) -> SortedEvents:
     happened = events["event_time_utc"]
     skew = np.zeros(len(events)) if happened.null_count == len(events) else _clock_skew(happened, time)[order]
     columns = {"sentiment": floats(events["score"])[order], "confidence": floats(events["confidence"])[order], "clock_skew": skew}
-    rows = pa.array(order)
-    details = {n: one_chunk(events[n]).take(rows) for n in events.column_names if n in EVENT_DETAILS and events[n].null_count < len(events)}
-    nothing = {n: pa.nulls(len(events), EVENTS.field(n).type) for n in events.column_names if n in EVENT_DETAILS and n not in details}
-    return SortedEvents(names, offsets, time[order], columns, details | nothing)
+    return SortedEvents(names, offsets, time[order], columns, order, {n: events[n] for n in events.column_names if n in EVENT_DETAILS})
 
 
 def text_numbers(texts: pa.Array) -> Floats:
