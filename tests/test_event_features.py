@@ -240,11 +240,25 @@ def test_stores_keep_what_events_are_about_with_its_revisions(kind: str, tmp_pat
         assert changed["category"][0].as_py() != "earnings"
         later = changed.set_column(at, "category", pa.array(["earnings"], pa.string()))
         pq.write_table(later, tmp_path / "later.parquet")
+        store.store.follow("somebody")
         store.ingest_events(tmp_path / "later.parquet")
+        told, _ = store.store.changes("somebody")
+        assert [(row["kind"], row["time"]) for row in told.to_pylist()] == [("events", later["enriched_at_utc"][0].as_py())]
         store.backfill(NEWS_V1, "1h")
         after = store.history(NEWS_V1, "1h").table.select(columns)
         assert not after["earnings"].equals(before["earnings"])
         assert store.history(NEWS_V1, "1h", known_at=moment).table.select(columns).equals(before)
+
+
+def test_another_future_of_what_events_are_about_changes_nothing_before_it():
+    assert asof.leakcheck(NEWS_V1, HOURS, table(ROWS), timeframe="1h", cuts=4).clean
+
+    def with_all_categories(bars, events):
+        """Whether an event is of the last category that there is: a look ahead at what events are about."""
+        last = events["category"].dropna().iloc[-1] if events["category"].notna().any() else ""
+        return bars.assign(x=float(len(last)))[["instrument_id", "ts", "x"]]
+
+    assert not asof.leakcheck(with_all_categories, HOURS, table(ROWS), timeframe="1h", cuts=4).clean
 
 
 def test_fs_v2_has_the_features_of_fs_v1_to_the_bit():
