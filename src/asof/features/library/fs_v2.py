@@ -9,6 +9,8 @@ from asof.features.library.quality import PRICES, absent, quality_flags
 
 TALK = ("twitter", "reddit")
 """The kinds of sources in which anybody writes."""
+REACH = 150
+"""Bars of the fading averages: what is left out weighs less than 0.002 %, and two years of days are enough for most of their vectors."""
 
 
 def build() -> FeatureSet:
@@ -17,9 +19,9 @@ def build() -> FeatureSet:
     bands, earnings, talk = ta.bollinger(close), day.category == "earnings", day.source.is_in(*TALK)
     features = {
         **build_fs_v1().features,
-        "rsi_14": ta.rsi(close),
-        "ppo_12_26": ta.ppo(close),
-        "natr_14": ta.natr(),
+        "rsi_14": ta.rsi(close, reach=REACH),
+        "ppo_12_26": ta.ppo(close, reach=REACH),
+        "natr_14": ta.natr(reach=REACH),
         "bb_position_20": (close - bands.lower) / (bands.upper - bands.lower),
         "volume_z_20": ta.volume_z(),
         "parkinson_20": ta.parkinson(),
