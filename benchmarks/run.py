@@ -23,6 +23,7 @@ from pathlib import Path
 
 import alpha158
 import backfill
+import book
 import cold
 import cycle
 import events
@@ -41,6 +42,7 @@ import asof
 BENCHMARKS: dict[str, Callable[[Settings], Result]] = {
     "fs_v1": fs_v1.run,
     "alpha158": alpha158.run,
+    "book": book.run,
     "factors": factors.run,
     "join": join.run,
     "backfill": backfill.run,

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import asof
 from asof import FeatureSet, bars, events, fs_v1
 from asof.errors import DataError, DefinitionError, UnknownName
-from asof.features.expression import Expr, apply
+from asof.features.expression import Expr
 from asof.features.library import SHIPPED, news
 from asof.operators import EVENT_SHAPES, Operator, Shape
 from asof.operators.operator import of_chosen
@@ -174,9 +174,8 @@ def test_the_texts_of_these_features_read_back():
         (lambda: SIX.categori, "did you mean 'category'"),
         (lambda: bars.close.mean(3, where=bars.close > 1), "chooses events of a window; of bars write where"),
         (lambda: SIX.sentiment.mean(where=events.window("1h").is_repost), "cannot mix rows of events of 6h and events of 1h"),
-        (lambda: bars.close.fading_mean("6h"), "fading_mean works on the events of a window"),
-        (lambda: SIX.sentiment.fading_mean("0m"), "is not"),
-        (lambda: apply("fading_mean", SIX.sentiment, time=SIX.time, half_life=0), "half_life=0 must be at least 1"),
+        (lambda: bars.close.fading_mean("6h"), "fading_mean works on the points of a window"),
+        (lambda: SIX.sentiment.fading_mean("0m"), "0m"),
     ],
 )
 def test_what_cannot_be_asked_of_events_is_refused_and_told_why(made, said):

@@ -7,6 +7,7 @@ from asof.errors import AsofError
 from asof.features.expression import Expr, bars, events, where
 from asof.features.feature_set import FeatureSet
 from asof.features.library.fs_v1 import fs_v1
+from asof.features.market import books, quotes, trades
 from asof.features.own import operator
 from asof.operators import Param
 
@@ -48,12 +49,15 @@ __all__ = [
     "Param",
     "__version__",
     "bars",
+    "books",
     "compute",
     "connect",
     "events",
     "fs_v1",
     "leakcheck",
     "operator",
+    "quotes",
     "resample",
+    "trades",
     "where",
 ]

@@ -37,7 +37,8 @@ def test_the_order_in_which_rows_come_changes_no_bit(feature_set: FeatureSet, ma
 def test_computing_again_gives_the_same_bits(feature_set: FeatureSet, market: Market):
     plan = planned(feature_set)
     panel = market.panel(plan)
-    before = [(name, values, values.copy()) for name, values in (*panel.columns.items(), *panel.event_columns.items())]
+    columns = (*panel.columns.items(), *panel.points["events"].columns.items())
+    before = [(name, values, values.copy()) for name, values in columns]
     first, second = (vectors_of_panel(plan, panel, market.instruments, rows=50) for _ in range(2))
     assert_same(feature_set, second, first)
     for name, after, values in before:

@@ -39,7 +39,8 @@ def facts(found: Explained) -> dict[str, object]:
     """A vector that was taken apart, for programs."""
     trees = {kind: {name: asdict(value) for name, value in getattr(found, kind).items()} for kind in ("features", "flags")}
     about = {"instrument": found.instrument, "ts": found.ts, "raised": list(found.raised), "stored": found.stored}
-    tables = {name: getattr(found, name).to_pylist() for name in ("bars", "events", "actions")}
+    records = {"bars": found.bars, "events": found.events, "actions": found.actions, **found.market}
+    tables = {name: table.to_pylist() for name, table in records.items()}
     return {**about, **trees, **tables, "higher": {text: table.to_pylist() for text, table in found.higher.items()}}
 
 
@@ -65,6 +66,9 @@ def show(feature_set: str, timeframe: str, found: Explained, feature: str = "") 
         columns = ["enriched_at_utc", "event_id", "score", "confidence", "event_time_utc", "known_from"]
         said = [name for name in EVENT_DETAILS if found.events[name].null_count < len(found.events)]
         show_table(found.events.select([*columns[:4], *said, *columns[4:]]), f"{len(found.events)} events")
+    for name, points in found.market.items():
+        title = f"{found.points[name]} {name}" + (f", the last {LAST_BARS}" if found.points[name] > LAST_BARS else "")
+        show_table(points.slice(max(0, len(points) - LAST_BARS)), title)
     if len(found.actions):
         show_table(found.actions.select(["ts", "split", "dividend_factor", "known_from"]), f"{len(found.actions)} splits and dividends")
 

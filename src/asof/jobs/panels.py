@@ -1,4 +1,4 @@
-"""Between Arrow and the engine: tables of bars and events into a panel, blocks of results into tables of vectors."""
+"""Between Arrow and the engine: tables of bars and points into a panel, blocks of results into tables of vectors."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asof.calendars import NO_CALENDARS, Calendars
-from asof.engine.layout import Bytes, Spans, flag_numbers, grouped, is_sorted, known_since, off_grid, runs, surely_distinct, text_hashes
+from asof.engine.layout import flag_numbers, is_sorted, known_since, off_grid, runs, surely_distinct
 from asof.engine.panel import Floats, Ints, Panel
 from asof.engine.plan import Plan
 from asof.engine.run import Block, block_rows, run_each
 from asof.engine.stages import staged
 from asof.errors import DataError, DefinitionError
-from asof.features.event_text import comparison
+from asof.features.streams import EVENTS
 from asof.jobs.adjusting import NO_ACTIONS, acted, factors
-from asof.records import BARS, EVENT_DETAILS, EVENTS, UTC, floats, micros, one_chunk, vector_schema
+from asof.jobs.points import NO_EVENTS, SCHEMAS, SortedEvents, encoded, sort_points, text
+from asof.records import BARS, EVENT_DETAILS, UTC, floats, micros, one_chunk, vector_schema
 from asof.timeframes import grid, timeframe
+
+NO_MARKET: Mapping[str, pa.Table] = {}
+"""No trades, no quotes, no order books."""
 
 
 @dataclass(frozen=True)
@@ -68,64 +72,15 @@ NO_HIGHER: Mapping[str, SortedBars] = {}
 """What a feature set that looks at no higher timeframe needs of them."""
 
 
-@dataclass(frozen=True)
-class SortedEvents:
-    """Events by instrument, time and id, as arrays; each of the sorted `instruments` begins at its offset."""
-
-    instruments: pa.Array
-    offsets: Ints
-    time: Ints
-    columns: Mapping[str, Floats]
-    order: Ints
-    details: Mapping[str, pa.ChunkedArray]
-    """What else was read of events, by the rows that they came in; `order` has those in the order of the arrays."""
-
-    def column(self, name: str) -> Floats:
-        """A column of events as numbers, NaN where missing. Raises `KeyError` for a detail that was not read."""
-        if name in self.columns:
-            return self.columns[name]
-        if name == "time":
-            return self.time.astype(np.float64)
-        if name == "is_repost":
-            return floats(self._detail(name).cast(pa.float64()))
-        if name == "text":
-            return text_numbers(self._detail("text_hash"))
-        text, said = comparison(name) or ("", "")
-        return floats(pc.equal(self._detail(text), said).cast(pa.float64()))
-
-    def _detail(self, name: str) -> pa.Array:
-        return one_chunk(self.details[name]).take(pa.array(self.order))
-
-
-def _encoded(column: pa.ChunkedArray) -> tuple[pa.Array, Ints]:
-    """The distinct values of a column, sorted, and for each row which it is."""
-    if not len(column):
-        return pa.array([], pa.string()), np.zeros(0, np.int64)
-    coded = column.dictionary_encode().unify_dictionaries()
-    chunks = [np.asarray(chunk.indices) for chunk in coded.chunks]
-    names = coded.chunk(0).dictionary
-    order = np.asarray(pc.sort_indices(names)).astype(np.int64)
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))
-    return names.take(pa.array(order)), rank[chunks[0] if len(chunks) == 1 else np.concatenate(chunks)]
-
-
-def _text(column: pa.ChunkedArray) -> tuple[Spans, Bytes]:
-    """A column of strings as Arrow holds it: where each begins, and their bytes."""
-    array = one_chunk(column)
-    _, spans, data = array.buffers()
-    return np.frombuffer(spans, np.int32)[array.offset : array.offset + len(array) + 1], np.frombuffer(data or b"", np.uint8)
-
-
 def sort_bars(bars: pa.Table) -> SortedBars:
     """Bars sorted by instrument and time. Raises `DataError` where two bars of an instrument open at one time.
 
     Bars mostly come in runs that are sorted, so runs are put in order before single bars are.
     """
-    starts = runs(*_text(bars["instrument_id"])) if len(bars) else None
+    starts = runs(*text(bars["instrument_id"])) if len(bars) else None
     if starts is not None:
         lengths = np.diff(starts, append=len(bars))
-        names, codes = _encoded(bars["instrument_id"].take(pa.array(starts)))
+        names, codes = encoded(bars["instrument_id"].take(pa.array(starts)))
         order = np.lexsort((micros(bars["ts"])[starts], codes))
         begins = np.cumsum(lengths[order]) - lengths[order]
         if (np.diff(order) != 1).any():
@@ -133,7 +88,7 @@ def sort_bars(bars: pa.Table) -> SortedBars:
         offsets = np.append(begins, len(bars))[np.searchsorted(codes[order], np.arange(len(names) + 1))]
         if is_sorted(offsets, micros(bars["ts"])):
             return SortedBars(bars, names, offsets)
-    names, codes = _encoded(bars["instrument_id"])
+    names, codes = encoded(bars["instrument_id"])
     ts = micros(bars["ts"])
     rows = np.lexsort((ts, codes))
     bars, codes, ts = bars.take(pa.array(rows)), codes[rows], ts[rows]
@@ -146,15 +101,15 @@ def sort_bars(bars: pa.Table) -> SortedBars:
 
 def merge_enrichments(events: pa.Table) -> pa.Table:
     """One row for each instrument and event: the place of its first enrichment, the scores of its newest."""
-    names, instrument = _encoded(events["instrument_id"])
-    if len(events) < 2 or surely_distinct(instrument, *_text(events["event_id"])):
+    names, instrument = encoded(events["instrument_id"])
+    if len(events) < 2 or surely_distinct(instrument, *text(events["event_id"])):
         return events
-    _, event = _encoded(events["event_id"])
+    _, event = encoded(events["event_id"])
     key = event * len(names) + instrument
     scored = micros(events["scored_at_utc"])
     ties = [micros(pc.fill_null(events["event_time_utc"].cast(pa.int64()), 0))]
     ties += [floats(events[name]).view(np.int64) for name in ("confidence", "score")]
-    ties += [_encoded(pc.fill_null(events[name].cast(pa.string()), ""))[1] for name in EVENT_DETAILS]
+    ties += [encoded(pc.fill_null(events[name].cast(pa.string()), ""))[1] for name in EVENT_DETAILS]
     order = np.lexsort((*ties, scored, key))  # of two scores of one moment always the same, whatever comes first
     starts = np.flatnonzero(np.diff(key[order], prepend=-1))
     if len(starts) == len(events):
@@ -165,48 +120,6 @@ def merge_enrichments(events: pa.Table) -> pa.Table:
     return merged.set_column(merged.schema.get_field_index("enriched_at_utc"), "enriched_at_utc", pa.array(first).cast(UTC))
 
 
-EVENT_COLUMNS = ("instrument_id", "event_id", "enriched_at_utc", "event_time_utc", "score", "confidence")
-"""What `sort_events` needs of events; `event_columns` adds what else a plan does."""
-
-
-def sort_events(events: pa.Table) -> SortedEvents:
-    """Events (one row for each instrument and event) sorted by instrument, time and id."""
-    names, codes = _encoded(events["instrument_id"])
-    time = micros(events["enriched_at_utc"])
-    order, offsets, tied = grouped(codes, time, len(names))
-    if len(tied):
-        ids = np.asarray(pc.rank(one_chunk(events["event_id"]).take(pa.array(order[tied])), tiebreaker="dense")).astype(np.int64)
-        order[tied] = order[tied][np.lexsort((ids, time[order[tied]], codes[order[tied]]))]
-    happened = events["event_time_utc"]
-    skew = np.zeros(len(events)) if happened.null_count == len(events) else _clock_skew(happened, time)[order]
-    columns = {"sentiment": floats(events["score"])[order], "confidence": floats(events["confidence"])[order], "clock_skew": skew}
-    return SortedEvents(names, offsets, time[order], columns, order, {n: events[n] for n in events.column_names if n in EVENT_DETAILS})
-
-
-def text_numbers(texts: pa.Array) -> Floats:
-    """A number below 2**52 for each text, the same wherever it stands; NaN where there is none."""
-    hashes = text_hashes(*_text(pa.chunked_array([pc.fill_null(texts, "")])))
-    numbers: Floats = np.where(np.asarray(texts.is_null()), np.nan, (hashes >> np.uint64(12)).astype(np.float64))
-    return numbers
-
-
-def event_columns(plan: Plan) -> tuple[str, ...]:
-    """What a plan needs of stored events."""
-    read = {"text": "text_hash", "is_repost": "is_repost"}
-    details = {(comparison(name) or (read.get(name, ""),))[0] for name in plan.event_columns}
-    return (*EVENT_COLUMNS, *(name for name in EVENT_DETAILS if name in details))
-
-
-def _clock_skew(happened: pa.ChunkedArray, enriched: Ints) -> Floats:
-    """By how many microseconds each event claims to have happened after it was enriched."""
-    skew: Floats = np.maximum(micros(pc.fill_null(happened.cast(pa.int64()), 0)) - enriched, 0).astype(np.float64)
-    return skew
-
-
-NO_EVENTS = sort_events(EVENTS.empty_table())
-"""What a feature set without events sees."""
-
-
 def panel_of(
     plan: Plan,
     timeframe_text: str,
@@ -214,11 +127,12 @@ def panel_of(
     events: SortedEvents,
     calendars: Calendars = NO_CALENDARS,
     actions: pa.Table = NO_ACTIONS,
+    market: Mapping[str, pa.Table] = NO_MARKET,
     higher: Mapping[str, SortedBars] = NO_HIGHER,
 ) -> Panel:
-    """The panel of bars, events, actions and bars of higher timeframes; what is of instruments without bars is left out.
+    """The panel of bars, events, actions, the market's points, by stream, and bars of higher timeframes.
 
-    Raises `DefinitionError` where a timeframe that the plan takes for a higher one is none.
+    What is of instruments without bars is left out. Raises `DefinitionError` where what the plan takes for a higher timeframe is none.
     """
     check_higher(plan, timeframe_text)
     ts, step = micros(bars.table["ts"]), grid(timeframe_text)
@@ -238,15 +152,20 @@ def panel_of(
         columns["grid_offset"] = off_grid(ts, step) if step else np.zeros(len(ts))
     if plan.adjusted:
         columns |= factors(bars.instruments, bars.offsets, ts, actions)
-    seen = {name: events.column(name) for name in plan.event_columns}
-    panel = Panel(bars.offsets, ts, columns, _event_spans(bars.instruments, events), events.time, seen, step)
+    points = {EVENTS: events.having(plan.point_columns.get(EVENTS, ())).on(bars.instruments)}
+    for stream in (name for name in plan.reaches if name != EVENTS):
+        found = sort_points(stream, market.get(stream, SCHEMAS[stream].empty_table()), plan.point_columns[stream])
+        points[stream] = found.on(bars.instruments)
+    closes = bars.closes(timeframe_text, calendars) if plan.feature_set.market else None
+    panel = Panel(bars.offsets, ts, columns, points, step, closes)
     if not plan.stages:
         return panel
     panels = {}
     for stage in plan.stages:
-        if (text := stage.timeframe) is not None:
-            above = higher[text].of(bars.instruments)
-            panels[text] = replace(panel_of(stage.plan, text, above, NO_EVENTS, calendars, actions), known=above.known(text, calendars))
+        if (frame := stage.timeframe) is not None:
+            above = higher[frame].of(bars.instruments)
+            made = panel_of(stage.plan, frame, above, NO_EVENTS, calendars, actions)
+            panels[frame] = replace(made, known=above.known(frame, calendars))
     known, moments = (times(timeframe_text, calendars) for times in (bars.known, bars.moments))
     return replace(panel, known=known, moment=moments, higher=panels, acted=acted(bars.instruments, actions) if plan.adjusted else None)
 
@@ -259,14 +178,6 @@ def check_higher(plan: Plan, base: str) -> None:
                 f"{plan.feature_set.version} looks at {stage.timeframe} bars from {base} bars, which are not lower: "
                 f"compute it over a timeframe below {stage.timeframe}"
             )
-
-
-def _event_spans(instruments: pa.Array, events: SortedEvents) -> Ints:
-    """The first event of each instrument and the one behind its last; for one without events, both where its would be."""
-    group = np.asarray(pc.fill_null(pc.index_in(instruments, events.instruments), -1)).astype(np.int64)
-    stops = np.maximum.accumulate(np.where(group < 0, 0, events.offsets[group + 1]))
-    starts = np.where(group < 0, stops, events.offsets[group])
-    return np.stack((starts, stops))
 
 
 def vectors_of(
@@ -288,6 +199,8 @@ def vectors_of(
     if known is None and (calendars or bars.table["available_at"].null_count < len(panel.ts)):
         known = bars.known(timeframe_text, calendars)
     if known is not None:
+        if panel.closes is not None:  # trades until the close went in, however early the bar was told
+            known = np.maximum(known, panel.closes)
         known = known_since(known, panel.offsets, plan.lookback)
     instrument, ts = (one_chunk(bars.table[name]) for name in ("instrument_id", "ts"))
     constants = (pa.scalar(timeframe_text), pa.scalar(computed_at, UTC), pa.scalar(pipeline_version))
