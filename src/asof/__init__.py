@@ -8,6 +8,8 @@ from asof.features.expression import Expr, bars, events, where
 from asof.features.feature_set import FeatureSet
 from asof.features.library.fs_v1 import fs_v1
 from asof.features.market import books, quotes, trades
+from asof.features.own import operator
+from asof.operators import Param
 
 if TYPE_CHECKING:
     from asof.feature_store import FeatureStore, connect
@@ -44,6 +46,7 @@ __all__ = [
     "FeatureSet",
     "FeatureStore",
     "Frame",
+    "Param",
     "__version__",
     "bars",
     "books",
@@ -52,6 +55,7 @@ __all__ = [
     "events",
     "fs_v1",
     "leakcheck",
+    "operator",
     "quotes",
     "resample",
     "trades",
