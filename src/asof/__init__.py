@@ -9,6 +9,7 @@ from asof.features.feature_set import FeatureSet
 from asof.features.library.fs_v1 import fs_v1
 
 if TYPE_CHECKING:
+    from asof.backtests import aligned, iter_asof
     from asof.feature_store import FeatureStore, connect
     from asof.jobs.compute import compute
     from asof.jobs.leakcheck import leakcheck
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LAZY = {
+    "aligned": "asof.backtests",
     "compute": "asof.jobs.compute",
     "connect": "asof.feature_store",
     "FeatureStore": "asof.feature_store",
+    "iter_asof": "asof.backtests",
     "leakcheck": "asof.jobs.leakcheck",
     "Frame": "asof.records",
 }
@@ -43,11 +46,13 @@ __all__ = [
     "FeatureStore",
     "Frame",
     "__version__",
+    "aligned",
     "bars",
     "compute",
     "connect",
     "events",
     "fs_v1",
+    "iter_asof",
     "leakcheck",
     "where",
 ]

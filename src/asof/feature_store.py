@@ -444,6 +444,12 @@ class FeatureStore:
         first, last = _time(start, "start"), _time(end, "end", through=True)
         return self._registered(feature_set), Selection(timeframe, names, first, last, _time(known_at, "known_at"))
 
+    def wanted(self, features: Sets | Iterable[str]) -> tuple[FeatureSet, tuple[str, ...]]:
+        """A registered feature set and which of its features are meant, by `"fs_v1"` or `["fs_v1:ret_1", ...]`."""
+        version, names = _wanted(features)
+        chosen = self._registered(version)
+        return chosen, chosen.select(names or tuple(chosen.features))
+
     def _registered(self, feature_set: Sets) -> FeatureSet:
         chosen = self.definition(feature_set)
         if chosen.version not in self.store.registered():
