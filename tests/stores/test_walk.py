@@ -120,7 +120,7 @@ def assert_only_changes(steps: list[Step], then: dict[datetime, pa.Table]) -> No
 
 @pytest.fixture
 def corrected(store: Store) -> FeatureStore:
-    """Vectors of three bars, each known as it was available; that of bar 1 is corrected in minute 5, that of bar 2 withdrawn in minute 8."""
+    """Vectors of three bars, each known when it was available; the one of bar 1 corrected in minute 5, of bar 2 withdrawn in minute 8."""
     store.register(MINI, minute(0))
     store.upsert(BARS_TABLE, bars_of(*(bar(n, float(n + 1)) for n in range(3)), bar(0, 5.0, "B")), minute(0))
     for n in range(3):
