@@ -60,7 +60,7 @@ def growth(days: int = DAYS) -> dict[str, np.ndarray]:
     """What a unit of money becomes, day by day, for each kind of knowledge."""
     with TemporaryDirectory() as folder, asof.connect("duckdb://") as published, asof.connect("duckdb://") as live:
         published.ingest_bars(publications(Path(folder), days), timeframe="1d", columns={"known_from": "known"})
-        published.replay(RISE, "1d", into=live)
+        published.replay(RISE, "1d", into=live, every_moment=True)
         known = {
             "as known then": asof.aligned(live, RISE, "1d"),
             "corrections known early": asof.aligned(live, RISE, "1d", known_at=None),

@@ -216,7 +216,7 @@ def test_a_store_that_learned_of_everything_later_says_so(store: Store) -> None:
     store.upsert(BARS_TABLE, bars_of(bar(0)), minute(99))
     store.upsert(VECTORS_TABLE, vectors_of(vector(0)), minute(99))
     opened = FeatureStore(store, Settings())
-    with pytest.raises(NotFound, match=r"learned of the first at 2024-01-01 01:39:00.*known_at=None.*asof replay"):
+    with pytest.raises(NotFound, match=r"learned of the first at 2024-01-01 01:39:00.*known_at=None.*every_moment=True"):
         iter_asof(opened, "mini", "1m", minute(0), minute(98))
     assert told(iter_asof(opened, "mini", "1m", minute(0), minute(99))) == [(minute(99), {"A": 0.1})]
     assert told(iter_asof(opened, "mini", "1m", minute(0), minute(98), known_at=None)) == [(minute(1), {"A": 0.1})]

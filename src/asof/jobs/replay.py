@@ -4,7 +4,7 @@
    source says), an event with its scores, an action with its ex-date, a correction or a withdrawal when the store learned it. What came
    at one moment is put in an order by chance, always the same for one seed.
 2. `chunks` cuts them where one would change what is computed from those before it, so that what the loop sees in between is what it
-   would have seen; with a pace, also into ticks of the clock.
+   would have seen; with a pace, also into ticks of the clock, and by every moment at each at which anything became known.
 3. Each chunk is written to the scratch store as a source would write it, the clock is set to its end, and the loop runs a cycle.
 4. Where vectors are published, it is by the publisher of the live service, from `start` on: first the newest of each instrument, as a
    service does that begins, then all that come to be.
@@ -176,6 +176,7 @@ class Replay:
     seed: int = 0
     told: Callable[[datetime], None] = lambda moment: None
     published: Published = UNPUBLISHED
+    every_moment: bool = False
 
     def run(self, progress: Progress = lambda done, total: None) -> Report:
         """Feed what became known up to `end`; what did before `start` goes in at once. Raises `NotFound` where there is nothing."""
@@ -234,6 +235,8 @@ class Replay:
         if self.pace is not None and first < last:
             tick = max(1, int(self.pace * TICK_SECONDS * 1_000_000))
             ends += (first + 1 + np.flatnonzero(np.diff(found.times[first:last] // tick))).tolist()
+        if self.every_moment and first < last:
+            ends += (first + 1 + np.flatnonzero(np.diff(found.times[first:last]))).tolist()
         return np.unique(np.asarray(ends, np.int64))
 
     def _wait(self, found: Arrivals, first: int, begin: int) -> None:

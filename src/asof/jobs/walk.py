@@ -153,7 +153,7 @@ class Walk:
             return f"{what}: none was available by then; run asof backfill {version} -t {timeframe}, or walk further"
         return (
             f"{what}: {self.store.url} learned of the first at {_time(learned)}. known_at=None walks over the newest revisions, with the"
-            " hindsight of corrections; asof replay makes a store that learns of everything when it could be known"
+            " hindsight of corrections; replay(..., every_moment=True) makes a store that learns of everything when it could be known"
         )
 
     @property
