@@ -29,6 +29,8 @@ from asof import FeatureSet, bars
 
 RISE = FeatureSet("rise_v1", {"ret_1": bars.close / bars.close.lag(1) - 1})
 NAMES, DAYS, DAY = ("ALFA", "BRAVO", "CARGO", "DELTA"), 250, 86_400_000_000
+SESSION = DAY * 65 // 240  # from 14:30 to 21:00
+COLUMNS = {"available_at": "available", "known_from": "known"}
 KINDS = {"as known then": "#0f6cbd", "corrections known early": "#d9662b", "a bar's close known at its open": "#616e7c"}
 
 
@@ -46,11 +48,10 @@ def publications(folder: Path, days: int) -> Path:
         wrong = random.random(days) < 0.1
         printed = np.where(wrong, close * np.exp(random.choice([-0.04, 0.04], days)), close)
         for price, which, late in ((printed, slice(None), 0), (close, wrong, 2 * DAY)):
-            known = pa.array(opens[which] + DAY + late, pa.timestamp("us", "UTC"))
-            ts = pa.array(opens[which], pa.timestamp("us", "UTC"))
-            tables.append(
-                pa.table({"instrument_id": [name] * len(ts), "ts": ts, "open": opening[which], "close": price[which], "known": known})
-            )
+            times = {"ts": 0, "available": SESSION, "known": SESSION + late}
+            rows = {what: pa.array(opens[which] + after, pa.timestamp("us", "UTC")) for what, after in times.items()}
+            names = pa.array([name] * len(opens[which]))
+            tables.append(pa.table({"instrument_id": names, "open": opening[which], "close": price[which], **rows}))
     path = folder / "published.parquet"
     pq.write_table(pa.concat_tables(tables).sort_by("known"), path)
     return path
@@ -59,7 +60,7 @@ def publications(folder: Path, days: int) -> Path:
 def growth(days: int = DAYS) -> dict[str, np.ndarray]:
     """What a unit of money becomes, day by day, for each kind of knowledge."""
     with TemporaryDirectory() as folder, asof.connect("duckdb://") as published, asof.connect("duckdb://") as live:
-        published.ingest_bars(publications(Path(folder), days), timeframe="1d", columns={"known_from": "known"})
+        published.ingest_bars(publications(Path(folder), days), timeframe="1d", columns=COLUMNS)
         published.replay(RISE, "1d", into=live, every_moment=True)
         known = {
             "as known then": asof.aligned(live, RISE, "1d"),

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asof.backtests import Step, aligned, changes, iter_asof
@@ -77,7 +77,15 @@ def walked(store: FeatureStore, **asked: object) -> list[Step]:
 TICKS = [minute(n / 2) for n in range(-2, 44)]
 
 
+GIVES_WAY = [("write", "B", 0, 0.3, 1, 0), ("write", "B", 1, 0.1, 1, 4), ("write", "B", 1, 0.2, 15, 6)]
+"""What is the newest gives way to what lies before all that was read."""
+COMES_LATER = [("write", "B", 1, 0.1, 1, 8), ("write", "B", 1, 0.1, 15, 1), ("write", "B", 0, 0.2, 1, 4)]
+"""There is nothing for what was the newest to give way to, and then there is."""
+
+
 @pytest.mark.parametrize("new_store", ["duckdb in memory", "postgresql"], indirect=True)
+@example(todo=GIVES_WAY, first=9, known_at="clock", slice_rows=2)
+@example(todo=COMES_LATER, first=9, known_at="clock", slice_rows=9)
 @given(
     todo=writes,
     first=st.integers(-2, 12),
@@ -238,3 +246,20 @@ def test_a_long_pause_between_moments_is_not_read_through(corrected: FeatureStor
     monkeypatch.setattr(corrected.store, "revisions", lambda table, selection: (asked.append(selection), read(table, selection))[1])
     assert len(list(iter_asof(corrected, "mini", "1m", at=[minute(1), minute(5), minute(1_000_000)]))) == 3
     assert len(asked) < 12
+
+
+def test_a_replay_by_every_moment_learns_of_each_vector_when_it_could_be_known(new_store: Opener) -> None:
+    with new_store() as one, new_store() as other:
+        for n in range(4):  # each is there before it closes
+            one.upsert(BARS_TABLE, bars_of(bar(n, n + 1.0, available_at=minute(n + 0.5))), minute(n + 0.5))
+        one.upsert(BARS_TABLE, bars_of(bar(1, 9.0, available_at=minute(1.5))), minute(3.25))
+        published, replayed = FeatureStore(one, Settings()), FeatureStore(other, Settings())
+        published.replay(MINI, "1m", into=replayed, every_moment=True)
+        steps = iter_asof(replayed, "mini:ret_1", "1m", minute(0), minute(9))
+        assert told(steps) == [
+            (minute(1), {"A": None}),
+            (minute(2), {"A": 1.0}),
+            (minute(3), {"A": 0.5}),
+            (minute(3.25), {"A": 3 / 9 - 1}),
+            (minute(4), {"A": 4 / 3 - 1}),
+        ]

@@ -177,6 +177,7 @@ class Replay:
     told: Callable[[datetime], None] = lambda moment: None
     published: Published = UNPUBLISHED
     every_moment: bool = False
+    _next_close: datetime | None = None
 
     def run(self, progress: Progress = lambda done, total: None) -> Report:
         """Feed what became known up to `end`; what did before `start` goes in at once. Raises `NotFound` where there is nothing."""
@@ -194,15 +195,27 @@ class Replay:
             self._wait(found, first, begin)
             if begin == first:
                 self._publish(loop, begun=bool(found.is_bar[:first].any()))
+            done += self._closing(loop, int(found.times[begin]) - 1)
             done += self._feed(loop, found, begin, stop)
             progress(stop - begin, last)
+        until = _closed(self.work, found) if self.end is None else _microseconds(self.end)
+        done += self._closing(loop, until)
         if self.end is None:
-            self._set(_closed(self.work, found))
+            self._set(until)
+            done += self._cycle(loop)
+        return done
+
+    def _closing(self, loop: Live, until: int) -> Report:
+        """By every moment: a cycle at each close of bars that came before it, up to a moment, as the live loop wakes up for them."""
+        done = Report()
+        while self.every_moment and self._next_close is not None and _microseconds(self._next_close) <= until:
+            self._set(_microseconds(self._next_close))
             done += self._cycle(loop)
         return done
 
     def _cycle(self, loop: Live) -> Report:
         done = loop.cycle()
+        self._next_close = done.next_close
         if loop.health.report()["status"] != "ok" and not done.failed:
             raise loop.trouble or StoreError(f"{self.scratch.url} failed in the middle of the replay; the log says how")
         return done

@@ -12,7 +12,7 @@ Nothing of a slice depends on a vector that opens after its end, because no vect
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -118,7 +118,7 @@ class Walk:
         long, low = step, start - 1
         known, high = self._begin(start, min(end, start + step))
         while True:
-            yield from self._within(known, low, high)
+            known = yield from self._within(known, low, high)
             known = self._carried(known, high)
             if high >= end or (not self._changing and self.moments.next(high) is None):
                 return
@@ -160,13 +160,13 @@ class Walk:
     def _changing(self) -> bool:
         return self.moments.given is None and not self.moments.every
 
-    def _within(self, known: Timeline, low: int, high: int) -> Iterator[Block]:
-        """The blocks of the moments in `(low, high]`, what opens until then being known."""
+    def _within(self, known: Timeline, low: int, high: int) -> Generator[Block, None, Timeline]:
+        """The blocks of the moments in `(low, high]`, what opens until then being known; at the end what was read for them."""
         most = max(1, BLOCK_CELLS // max(1, len(self.instruments)))
         while True:
             moments = self.moments.between(low, high, known, most)
             if not len(moments):
-                return
+                return known
             rows, missed = known.newest(moments)
             if missed:
                 known = self._deepened(known, missed, low, high)
@@ -245,6 +245,7 @@ class Walk:
     def _deepened(self, known: Timeline, missed: dict[int, int], low: int, high: int) -> Timeline:
         """With some instruments read again from what was the newest at the moment at which nothing was found."""
         found = [known.vectors.filter(pa.array(~np.isin(known.instrument, list(missed))))]
+        self._depth = self._depth.copy()
         for which, moment in missed.items():
             self._depth[which] = min(self._depth[which] - 1, int(self._reach(np.array([which]), moment)[0]))
             names, depth = (self.instruments[which],), int(self._depth[which])
