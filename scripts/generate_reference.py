@@ -26,7 +26,7 @@ from asof.cli.app import app
 from asof.config import Settings
 from asof.features.expression import Expr, bars
 from asof.features.library import SHIPPED, technical
-from asof.operators import BAR_SHAPES, EVENT_SHAPES, FAMILIES, Operator, Param, Scaling, Shape
+from asof.operators import BAR_SHAPES, EVENT_SHAPES, FAMILIES, POINT_SHAPES, Operator, Param, Scaling, Shape
 from asof.telemetry.metrics import SECONDS, Metrics
 from asof.timeframes import duration_text
 
@@ -79,7 +79,12 @@ ABOUT = {
         "n, too, and then its `reach` follows: [fading weights](../semantics.md#fading-weights)."
     ),
     "present": "With `min_count`, what the last `n` bars have counts, be they fewer than `n` or without a value here and there.",
-    "windows": "The events of one window: `x` and `weight` are columns of `events.window(...)`, or expressions over them.",
+    "windows": (
+        "The points of one window: `x` and `weight` are columns of `events.window(...)`, `trades.last(...)` and their like, or expressions "
+        "over them. An *event* is any such point."
+    ),
+    "points": "What a point has to do with those before it, and with those of other streams. The result has a value for each point.",
+    "staged": "What looks beyond one instrument's bars of one timeframe, and is computed before everything that uses it.",
 }
 """A sentence for each family."""
 
@@ -101,9 +106,16 @@ MISSING = {
     "or": "either is missing and neither is true",
     "not": "`x` is missing",
     "where": "the condition is, or the branch taken is",
+    "when": "`x` is missing, or the condition is false or missing",
     "is_missing": "never",
+    "previous": "there is no point before it within reach, or that has no value",
+    "previous_other": "there is no other value before it within reach, or it has none itself",
+    "at": "no point became known within the window that ends there, or the newest has no value",
     "lag": "there is no bar `n` bars ago, or its value is missing",
     "count": "never",
+    "cumulative": "`within` did not change among the last `n` bars, or a bar since then has no value",
+    "age": "no such bar was known yet",
+    "latest": "no such bar was known yet, or its value is missing",
     "bars_since": "`x` was not true among the last `n` bars, or has no value since",
 }
 """When the result of an operator is missing whose shape does not decide it."""
@@ -151,7 +163,7 @@ def operator_row(operator: Operator) -> tuple[str, ...]:
         prose(says),
         missing_when(operator),
         earlier_bars(operator),
-        "" if operator.shape in EVENT_SHAPES else SCALINGS[operator.scaling],
+        "" if operator.shape in (*EVENT_SHAPES, *POINT_SHAPES) else SCALINGS[operator.scaling],
         operator.shape.value,
         str(operator.version),
     )
@@ -209,6 +221,8 @@ def parameters(module: ModuleType) -> str:
 
 
 def parameter_text(p: Param) -> str:
+    if p.span:
+        return f"`{p.name}` is a duration, such as `10s`"
     kind = "a whole number" if p.kind is int else "a number"
     limits = "" if p.minimum is None else f" from {bounded(p.minimum)}" + ("" if p.maximum is None else f" to {bounded(p.maximum)}")
     default = "" if p.default is None else f", {p.default:g} if not given"
@@ -247,10 +261,10 @@ def feature_sets() -> str:
         INTRO["feature sets"],
     ]
     for feature_set in SHIPPED.values():
-        window = duration_text(feature_set.event_window) if feature_set.event_window else "none"
+        seen = [f"`{stream}` {duration_text(reach.length)}" for stream, reach in feature_set.reaches.items()]
         facts = [
             ("lookback", f"{feature_set.lookback} bars, the current one included"),
-            ("event window", window),
+            ("looks back at points", ", ".join(seen) or "none"),
             ("features", ", ".join(code(name) for name in feature_set.features)),
             ("flags", ", ".join(code(name) for name in feature_set.flag_names)),
             ("fingerprint", code(feature_set.fingerprint)),

@@ -158,6 +158,22 @@ def rose_since(t: Table) -> Floats:
     return np.where(since < 30, since, np.nan)
 
 
+def pairs_from_the_start(t: Table, other: str, *, share: bool) -> Floats:
+    """The covariance, or as a share the correlation, of the last 20 closes or as many as there are with another column; missing below 3."""
+    v, w = (windows(np.concatenate([np.full(17, np.nan), t[name]]), 20) for name in ("close", other))
+    v, w = (x - np.nanmean(x, axis=1, keepdims=True) for x in (v, w))
+    both = np.nansum(v * w, axis=1)
+    found = both / np.sqrt(np.nansum(v * v, axis=1) * np.nansum(w * w, axis=1)) if share else both / (np.isfinite(v).sum(axis=1) - 1)
+    return np.concatenate([np.full(2, np.nan), found.astype(np.float64)])
+
+
+def volume_of_the_run(t: Table) -> Floats:
+    """The volume since the close last began to rise, or stopped to."""
+    rises = pd.Series(np.where(np.arange(len(t["close"])) > 0, np.diff(t["close"], prepend=np.nan) > 0, np.nan))
+    runs = (rises != rises.shift()).cumsum()
+    return np.where(rises.isna(), np.nan, pd.Series(t["volume"]).groupby(runs).cumsum())
+
+
 def drift_free(o: Floats, h: Floats, lo: Floats, c: Floats) -> Floats:
     """Rogers and Satchell's variance."""
     return (np.log(h / c) * np.log(h / o) + np.log(lo / c) * np.log(lo / o)).mean(axis=1)
@@ -188,6 +204,7 @@ OPERATORS: dict[str, Oracle] = {
     "maximum": Oracle(X.maximum(bars.open), "NumPy", lambda t: np.maximum(t["close"], t["open"]), EXACT),
     "minimum": Oracle(X.minimum(bars.open), "NumPy", lambda t: np.minimum(t["close"], t["open"]), EXACT),
     "bars_since": Oracle((X.lag(1) < X).bars_since(30), PANDAS, rose_since, EXACT, gaps=True),
+    "cumulative": Oracle(Y.cumulative(X.lag(1) < X, 500), PANDAS, volume_of_the_run),
     "median": Oracle(X.median(20), PANDAS, pandas_of(lambda s: s.rolling(20).median()), EXACT),
     "quantile": Oracle(X.quantile(20, 0.8), LONG, rolled(lambda w: np.quantile(w, 0.8, axis=1), 20, "close")),
     "rank": Oracle(X.rank(20), PANDAS, pandas_of(lambda s: s.rolling(20).rank(pct=True)), EXACT),
@@ -211,6 +228,8 @@ OPERATORS: dict[str, Oracle] = {
     "std, min_count": Oracle(X.std(20, min_count=3), LONG, from_the_start(np.nanstd), unit="close"),
     "min, min_count": Oracle(X.min(20, min_count=3), PANDAS, pandas_of(lambda s: s.rolling(20, min_periods=3).min()), EXACT),
     "max, min_count": Oracle(X.max(20, min_count=3), PANDAS, pandas_of(lambda s: s.rolling(20, min_periods=3).max()), EXACT),
+    "cov, min_count": Oracle(X.cov(bars.open, 20, min_count=3), LONG, lambda t: pairs_from_the_start(t, "open", share=False), unit="close"),
+    "corr, min_count": Oracle(X.corr(Y, 20, min_count=3), LONG, lambda t: pairs_from_the_start(t, "volume", share=True), unit=1.0),
     "median, min_count": Oracle(X.median(20, min_count=3), PANDAS, pandas_of(lambda s: s.rolling(20, min_periods=3).median()), EXACT),
     "quantile, min_count": Oracle(
         X.quantile(20, 0.8, min_count=3), PANDAS, pandas_of(lambda s: s.rolling(20, min_periods=3).quantile(0.8))

@@ -7,11 +7,12 @@ from asof.errors import AsofError
 from asof.features.expression import Expr, bars, events, where
 from asof.features.feature_set import FeatureSet
 from asof.features.library.fs_v1 import fs_v1
+from asof.features.market import books, quotes, trades
 
 if TYPE_CHECKING:
     from asof.backtests import aligned, iter_asof
     from asof.feature_store import FeatureStore, connect
-    from asof.jobs.compute import compute
+    from asof.jobs.compute import compute, resample
     from asof.jobs.leakcheck import leakcheck
     from asof.records import Frame
 
@@ -24,6 +25,7 @@ _LAZY = {
     "FeatureStore": "asof.feature_store",
     "iter_asof": "asof.backtests",
     "leakcheck": "asof.jobs.leakcheck",
+    "resample": "asof.jobs.compute",
     "Frame": "asof.records",
 }
 """The public names that need Arrow, Numba or a driver, and where they live; the only laziness there is."""
@@ -48,11 +50,15 @@ __all__ = [
     "__version__",
     "aligned",
     "bars",
+    "books",
     "compute",
     "connect",
     "events",
     "fs_v1",
     "iter_asof",
     "leakcheck",
+    "quotes",
+    "resample",
+    "trades",
     "where",
 ]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from asof.operators import OPERATORS
 from tests.cli.conftest import Command
+from tests.operator_cases import RUN
 
 RESEARCH = """
 import polars as pl
@@ -36,6 +36,11 @@ def test_what_is_defined_is_clean_on_made_up_data_with_no_store_at_all(asof: Com
     assert (done.code, done.errors) == (0, "")
     assert done.text.startswith("clean: 2 checked (fs_v1, my_v1), ")
     assert not (folder / "asof.duckdb").exists()
+
+
+def test_a_set_that_ships_is_named_by_its_version(asof: Command, folder: Path) -> None:
+    done = asof("leakcheck", "book_v1", "--cuts", "2")
+    assert (done.code, done.text.startswith("clean: 1 checked (book_v1), ")) == (0, True), done.said
 
 
 def test_a_leak_ends_with_1_and_is_shown_with_its_row_and_bits(asof: Command, research: None) -> None:
@@ -70,7 +75,7 @@ def test_an_honest_function_is_clean_on_the_bars_of_the_store(asof: Command, pro
 def test_every_operator_can_be_checked_too(asof: Command, folder: Path) -> None:
     asof("init")
     done = asof("leakcheck", "features.py:my_v1", "--operators", "--cuts", "1", "--json")
-    assert done.json["subjects"] == ["my_v1", *(operator.key for operator in OPERATORS)]
+    assert done.json["subjects"] == ["my_v1", *(operator.key for operator in RUN)]
     assert done.json["clean"] is True
 
 

@@ -19,12 +19,15 @@ from asof.features.expression import (
     bars,
     column,
     constant,
-    event_windows,
     events,
+    higher_timeframes,
     lookback,
+    reaches,
     walk,
     where,
+    windows,
 )
+from asof.features.streams import Window
 from asof.operators import OPERATORS
 
 news = events.window("1h")
@@ -101,9 +104,18 @@ def test_numbers_stand_on_either_side():
 
 
 def test_the_domain_follows_the_rows():
-    assert (bars.close.domain, news.sentiment.domain, constant(1).domain) == (BARS, HOUR, None)
-    assert (news.sentiment * news.confidence + 1).domain == HOUR
+    assert (bars.close.domain, news.sentiment.domain, constant(1).domain) == (BARS, Window("events", HOUR), None)
+    assert (news.sentiment * news.confidence + 1).domain == Window("events", HOUR)
     assert (news.sentiment.mean() * bars.close).domain == BARS
+
+
+def test_the_bars_of_a_higher_timeframe_are_rows_of_their_own():
+    hour = bars.every("1h")
+    assert (hour.close.domain, hour.adjusted.close.mean(3).domain, hour.close.latest().domain) == ("1h", "1h", BARS)
+    assert lookback(hour.close.mean(20).latest()) == 1
+    assert lookback(hour.close.mean(20).latest().mean(5)) == 5
+    assert higher_timeframes(hour.close.mean(20).latest() / bars.every("1d").close.latest(), hour.count(3).latest()) == {"1d": 1, "1h": 20}
+    assert higher_timeframes(bars.close.mean(3)) == {}
 
 
 def test_the_lookback_follows_from_the_operators():
@@ -123,20 +135,36 @@ def test_walking_visits_every_node_once_and_inputs_first():
     assert all(place[child] < place[node] for node in nodes for child in node.inputs)
 
 
-def test_the_event_windows_are_those_used_shortest_first():
-    assert event_windows(OTHER.count() + news.sentiment.mean(), bars.close) == (HOUR, 2 * HOUR)
-    assert event_windows(bars.close) == ()
+def test_the_windows_are_those_used_shortest_first():
+    assert [window.length for window in windows(OTHER.count() + news.sentiment.mean(), bars.close)] == [HOUR, 2 * HOUR]
+    assert windows(bars.close) == ()
+
+
+def test_points_reach_as_far_as_their_windows_what_is_before_them_and_the_bars_that_look_back():
+    mood = news.sentiment.previous("10s").mean()
+    assert reaches(mood.mean(20) + OTHER.count(), bars.close.lag(50)) == {"events": (2 * HOUR, 20)}
+    assert reaches(mood) == {"events": (HOUR + 10_000_000, 1)}
+    assert reaches(bars.close) == {}
 
 
 def test_every_method_is_shown_and_answers():
     assert set(METHODS) <= set(dir(bars.close))
     assert set(METHODS) == {o.name for o in OPERATORS if not o.symbol and o.name != "where"}
-    assert dir(bars) == ["adjusted", "close", "count", "grid_offset", "high", "low", "open", "unbroken", "volume"]
+    assert dir(bars) == ["adjusted", "close", "count", "every", "grid_offset", "high", "low", "open", "session", "unbroken", "volume"]
     assert dir(bars.adjusted) == ["close", "high", "low", "open", "volume"]
     assert dir(news) == ["clock_skew", "confidence", "count", "sentiment"]
 
 
 REFUSED = {
+    "two timeframes": (
+        lambda: bars.close - bars.every("1h").close,
+        "subtract cannot mix rows of bars and 1h bars: take what was known of the 1h bars first, with .latest()",
+    ),
+    "the latest of its own bars": (bars.close.latest, "latest is for the bars of a higher timeframe: bars.every('1h')"),
+    "the latest event": (news.sentiment.latest, "latest is for the bars of a higher timeframe: bars.every('1h')"),
+    "a timeframe above another": (lambda: bars.every("1h").every("1d"), "1h bars have no 1d bars: write bars.every('1d')"),
+    "a timeframe that is none": (lambda: bars.every("1x"), "timeframe '1x' is not one of <n>s, <n>m, <n>h, <n>d; did you mean '1s'?"),
+    "a higher price that is no ratio": ((bars.every("1h").adjusted.close + 1).latest, "latest looks at earlier values of bars.every("),
     "a look ahead": (lambda: bars.close.lag(-1), "lag: n=-1 must be at least 1; a negative one would look ahead"),
     "a lag of nothing": (lambda: bars.close.lag(0), "lag: n=0 must be at least 1"),
     "an endless window": (lambda: bars.close.mean(1_000_001), "mean: n=1000001 must be at most 1e+06"),
@@ -169,7 +197,7 @@ REFUSED = {
         "mean cannot mix rows of events of 1h and events of 2h",
     ),
     "weights of bars": (lambda: news.sentiment.mean(weight=bars.close), "mean cannot mix rows of events of 1h and bars"),
-    "an event operator of bars": (bars.close.last, "last works on the events of a window, not on bars: events.window('1h')"),
+    "an event operator of bars": (bars.close.last, "last works on the points of a window, not on bars: events.window('1h')"),
     "a lag of events": (lambda: news.sentiment.lag(1), "lag(n) counts bars; events are cut by time"),
     "a lag of a constant": (lambda: constant(1).lag(1), "lag(n) counts bars"),
     "text": (lambda: bars.close + "1", "'1' (str) is neither an expression nor a number"),
@@ -242,4 +270,4 @@ def test_an_unknown_operator_is_named_with_its_likely_meaning():
 
 def test_a_column_without_a_name_is_the_presence_of_a_row():
     assert bars.count(3).inputs == (column("", BARS),)
-    assert news.count().inputs == (column("", HOUR),)
+    assert news.count().inputs == (column("", Window("events", HOUR)),)

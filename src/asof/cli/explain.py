@@ -38,7 +38,9 @@ def facts(found: Explained) -> dict[str, object]:
     """A vector that was taken apart, for programs."""
     trees = {kind: {name: asdict(value) for name, value in getattr(found, kind).items()} for kind in ("features", "flags")}
     about = {"instrument": found.instrument, "ts": found.ts, "raised": list(found.raised), "stored": found.stored}
-    return {**about, **trees, "bars": found.bars.to_pylist(), "events": found.events.to_pylist(), "actions": found.actions.to_pylist()}
+    records = {"bars": found.bars, "events": found.events, "actions": found.actions, **found.market}
+    tables = {name: table.to_pylist() for name, table in records.items()}
+    return {**about, **trees, **tables, "higher": {text: table.to_pylist() for text, table in found.higher.items()}}
 
 
 def show(feature_set: str, timeframe: str, found: Explained, feature: str = "") -> None:
@@ -55,12 +57,16 @@ def show(feature_set: str, timeframe: str, found: Explained, feature: str = "") 
     out.print(root)
     if found.stored is None:
         out.print("[yellow]no vector of this bar is stored[/]")
-    before = max(0, len(found.bars) - LAST_BARS)
-    title = f"{len(found.bars)} bars" + (f", the last {LAST_BARS}" if before else "")
-    show_table(found.bars.slice(before).select(["ts", "open", "high", "low", "close", "volume", "known_from"]), title)
+    for text, bars in {"": found.bars, **found.higher}.items():
+        before = max(0, len(bars) - LAST_BARS)
+        title = f"{len(bars)} {text} bars".replace("  ", " ") + (f", the last {LAST_BARS}" if before else "")
+        show_table(bars.slice(before).select(["ts", "open", "high", "low", "close", "volume", "known_from"]), title)
     if len(found.events):
         columns = ["enriched_at_utc", "event_id", "score", "confidence", "event_time_utc", "known_from"]
         show_table(found.events.select(columns), f"{len(found.events)} events")
+    for name, points in found.market.items():
+        title = f"{found.points[name]} {name}" + (f", the last {LAST_BARS}" if found.points[name] > LAST_BARS else "")
+        show_table(points.slice(max(0, len(points) - LAST_BARS)), title)
     if len(found.actions):
         show_table(found.actions.select(["ts", "split", "dividend_factor", "known_from"]), f"{len(found.actions)} splits and dividends")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pyarrow as pa
 import typer
@@ -13,19 +13,32 @@ from rich.table import Table
 from asof import definitions
 from asof.cli.console import InstrumentOption, JsonOption, StoreOption, emit, err, out, progress
 from asof.config import load_settings
-from asof.errors import DefinitionError
+from asof.errors import DefinitionError, NotFound, did_you_mean
 from asof.feature_store import connect
 from asof.features.feature_set import FeatureSet
-from asof.jobs.leakcheck import CUTS, MOST_BARS, ROUNDING, Checkable, Finding, Leakcheck, bits, stored
+from asof.jobs.leakcheck import (
+    CUTS,
+    MOST_BARS,
+    ROUNDING,
+    Checkable,
+    Finding,
+    Leakcheck,
+    bits,
+    stored,
+    stored_higher,
+    stored_market,
+)
 from asof.jobs.leakcheck import leakcheck as check
 from asof.jobs.variations import CHECKS
-from asof.operators import OPERATORS, Operator
+from asof.operators import OPERATORS, Operator, Shape
 
 
 def leakcheck(
     what: Annotated[
         list[str] | None,
-        typer.Argument(help="FILE.py: the feature sets in it. FILE.py:NAME: one of them, or a function. Without: all that are defined."),
+        typer.Argument(
+            help="VERSION, such as fs_v1. FILE.py: the feature sets in it. FILE.py:NAME: one, or a function. Without: all that are defined."
+        ),
     ] = None,
     timeframe: Annotated[
         str | None, typer.Option("--timeframe", "-t", help="Timeframe of the store's bars to take; without it, made-up daily ones.")
@@ -50,12 +63,15 @@ def leakcheck(
     """
     if timeframe is None and instrument:
         raise typer.BadParameter("say which of the store's bars to take, such as --timeframe 1d", param_hint="--timeframe")
-    chosen = [*_chosen(what or []), *(OPERATORS if operators else ())]
-    given, calendars = _given(timeframe, instrument, bars, seed, store)
+    machine = (operator for operator in OPERATORS if operator.shape is not Shape.STAGED)
+    chosen = [*_chosen(what or []), *(machine if operators else ())]
+    frames = sorted({text for one in chosen if isinstance(one, FeatureSet) for text in one.higher})
+    given, others, calendars = _given(timeframe, instrument, bars, seed, store, frames)
     with progress("leakcheck", as_json) as step:
         found = check(
             chosen,
             *given,
+            **others,
             timeframe=timeframe,
             calendars=calendars,
             frame=frame,
@@ -79,7 +95,13 @@ def _chosen(what: list[str]) -> list[Checkable]:
     if not what:
         return list(definitions.defined(load_settings()).values())
     chosen: list[Checkable] = []
+    versions = definitions.available(load_settings())
     for text in what:
+        if text in versions:
+            chosen.append(versions[text])
+            continue
+        if ":" not in text and not text.endswith(".py"):
+            raise NotFound(f"no feature set {text!r}; there are {', '.join(sorted(versions))}{did_you_mean(text, list(versions))}")
         path, _, name = text.rpartition(":") if not text.endswith(".py") else (text, "", "")
         chosen += [_checkable(definitions.held(Path(path), name), text)] if name else definitions.from_file(Path(path))
     return chosen
@@ -92,13 +114,15 @@ def _checkable(found: object, text: str) -> Checkable:
 
 
 def _given(
-    timeframe: str | None, instruments: list[str] | None, bars: int, seed: int, store: str | None
-) -> tuple[tuple[pa.Table, ...], dict[str, str]]:
-    """Bars, events and actions of the store, with this project's calendars; nothing where made-up ones are to be taken."""
+    timeframe: str | None, instruments: list[str] | None, bars: int, seed: int, store: str | None, frames: list[str]
+) -> tuple[tuple[pa.Table, ...], dict[str, Any], dict[str, str]]:
+    """Bars, events and actions of the store, its market and higher bars by name, and this project's calendars; nothing for made-up ones."""
     if timeframe is None:
-        return (), {}
+        return (), {}, {}
     with connect(store, create=False) as opened:
-        return stored(opened.store, timeframe, tuple(instruments or ()) or None, bars, seed), opened.settings.calendars
+        found = stored(opened.store, timeframe, tuple(instruments or ()) or None, bars, seed)
+        market, higher = stored_market(opened.store, found[0], timeframe), stored_higher(opened.store, found[0], frames)
+        return found, {**market, "higher": higher}, opened.settings.calendars
 
 
 def _facts(found: Leakcheck) -> dict[str, object]:

@@ -11,10 +11,13 @@ from asof.engine.panel import Floats, Ints
 
 _find_runs = compile_loop(ordering.find_runs)
 _strictly_sorted = compile_loop(ordering.strictly_sorted)
+_in_order = compile_loop(ordering.in_order)
 _off_grid = compile_loop(ordering.off_grid)
 _group = compile_loop(ordering.group)
 _hash_text = compile_loop(ordering.hash_text)
 _carry_latest = compile_loop(ordering.carry_latest)
+_find_newest = compile_loop(ordering.find_newest)
+_roll_up = compile_loop(ordering.roll_up)
 _list_flags = compile_loop(packing.list_flags)
 
 Spans = NDArray[np.int32]
@@ -31,6 +34,11 @@ def runs(offsets: Spans, data: Bytes) -> Ints | None:
 def is_sorted(offsets: Ints, ts: Ints) -> bool:
     """Whether the times of each instrument increase from row to row."""
     return bool(_strictly_sorted(offsets, ts))
+
+
+def in_order(offsets: Ints, first: Ints, second: Ints, third: Ints) -> bool:
+    """Whether the rows of each instrument are sorted by the first, then the second, then the third."""
+    return bool(_in_order(offsets, first, second, third))
 
 
 def off_grid(ts: Ints, step: int) -> Floats:
@@ -72,8 +80,26 @@ def surely_distinct(codes: Ints, offsets: Spans, data: Bytes) -> bool:
     return not bool((hashes[1:] == hashes[:-1]).any())
 
 
+def newest_known(offsets: Ints, known: Ints, ends: Ints, available: Ints) -> Ints:
+    """For each bar, known at `known`, the row of the newest of other bars that was available by then; -1 where there is none.
+
+    Bars and other bars are of the same instruments in the same order, which begin at `offsets` and at `ends`.
+    """
+    order = np.lexsort((available, np.repeat(np.arange(len(ends) - 1), np.diff(ends))))
+    out = np.empty(len(known), np.int64)
+    _find_newest(out, offsets, known, ends, available[order], np.maximum.accumulate(order))  # rows of later instruments are larger
+    return out
+
+
 def known_since(known: Ints, offsets: Ints, lookback: int) -> Ints:
     """When each bar's vector can be known: as soon as the last of the `lookback` bars that it depends on is."""
     out = np.empty(len(known), np.int64)
     _carry_latest(out, known, offsets, lookback)
+    return out
+
+
+def rolled_up(columns: tuple[Floats, ...], starts: Ints) -> Floats:
+    """Open, high, low, close and volume of bars as those of longer ones, which begin at the rows `starts`; a row for each column."""
+    out = np.empty((len(columns), len(starts)))
+    _roll_up(out, columns, np.append(starts, len(columns[0])))
     return out

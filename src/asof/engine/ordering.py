@@ -1,5 +1,7 @@
 """The loops that lay records out as a panel: by instrument, then by time. Compiled as the kernels are."""
 
+import math
+
 STRETCH = 256
 
 
@@ -46,6 +48,18 @@ def strictly_sorted(offsets, ts):
     return True
 
 
+def in_order(offsets, first, second, third):
+    """Whether the rows of each instrument are sorted by the first, then the second, then the third."""
+    wrong = 0
+    for s in range(len(offsets) - 1):
+        for i in range(offsets[s] + 1, offsets[s + 1]):
+            if first[i] <= first[i - 1]:
+                tied = first[i] == first[i - 1]
+                after = (second[i] > second[i - 1]) | ((second[i] == second[i - 1]) & (third[i] > third[i - 1]))
+                wrong += not (tied & after)
+    return wrong == 0
+
+
 def off_grid(out, ts, step):
     """By how much each time is later than the last multiple of `step`; neighbours are mostly one step apart."""
     for i in range(len(ts)):
@@ -83,6 +97,36 @@ def hash_text(hashes, seeds, offsets, data):
         hashes[i] = h ^ (h >> 31)
 
 
+def find_newest(out, offsets, known, ends, available, newest):
+    """For each bar the newest of other bars that was known when it was, as its row; -1 where there is none.
+
+    The other bars of each instrument end at `ends`. They were known at the times `available`, which are sorted within it; `newest` is
+    the newest of those that were known by then.
+    """
+    for s in range(len(offsets) - 1):
+        k = ends[s]
+        for i in range(offsets[s], offsets[s + 1]):
+            while k < ends[s + 1] and available[k] <= known[i]:
+                k += 1
+            while k > ends[s] and available[k - 1] > known[i]:
+                k -= 1
+            out[i] = newest[k - 1] if k > ends[s] else -1
+
+
+def rescale_newest(out, newest, ts, higher_ts, offsets, acted, times, factors):
+    """Values of `newest` other bars as they are seen from the bars: times the factors of what acted in between, the latest first.
+
+    What acted on each instrument is sorted by its time; it lies in between if it is after the one bar's open, and not after the other's.
+    """
+    for s in range(len(offsets) - 1):
+        for i in range(offsets[s], offsets[s + 1]):
+            product = 1.0
+            for k in range(acted[s + 1] - 1, acted[s] - 1, -1):
+                if newest[i] >= 0 and higher_ts[newest[i]] < times[k] <= ts[i]:
+                    product = product * factors[k]
+            out[i] = out[i] * product
+
+
 def carry_latest(out, known, offsets, lookback):
     """For each bar the latest time at which one of its last `lookback` bars became known: before it, a vector would tell the future."""
     for s in range(len(offsets) - 1):
@@ -96,3 +140,21 @@ def carry_latest(out, known, offsets, lookback):
                     if known[k] >= known[best]:
                         best = k
             out[i] = known[best]
+
+
+def roll_up(out, columns, starts):
+    """Rows `starts[g]` to `starts[g + 1]` of open, high, low, close and volume, as one: the first, highest, lowest, last, and the sum.
+
+    A missing price is passed over, as a bar that is not there is; what no bar has is missing. Volumes are added from the oldest on.
+    """
+    opens, highs, lows, closes, volumes = columns
+    for g in range(len(starts) - 1):
+        first = high = low = last = volume = math.nan
+        for i in range(starts[g], starts[g + 1]):
+            first = opens[i] if first != first else first
+            high = highs[i] if highs[i] > high or high != high else high
+            low = lows[i] if lows[i] < low or low != low else low
+            last = closes[i] if closes[i] == closes[i] else last
+            if volumes[i] == volumes[i]:
+                volume = volumes[i] if volume != volume else volume + volumes[i]
+        out[0, g], out[1, g], out[2, g], out[3, g], out[4, g] = first, high, low, last, volume

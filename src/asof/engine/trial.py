@@ -29,9 +29,7 @@ def tried(expression: Expr, **columns: Sequence[float | None]) -> list[float | N
         offsets=np.array([0, rows]),
         ts=np.arange(rows, dtype=np.int64) * UNITS["m"],
         columns={name: np.array([math.nan if v is None else v for v in values], np.float64) for name, values in columns.items()},
-        event_spans=np.zeros((2, 1), np.int64),
-        event_time=np.zeros(0, np.int64),
-        event_columns={},
+        points={},
         grid=UNITS["m"],
     )
     answers: list[float | None] = []

@@ -1,25 +1,29 @@
-"""Expressions: immutable trees of small nodes over bars and events. No data, no I/O.
+"""Expressions: immutable trees of small nodes over bars and points. No data, no I/O.
 
 Nodes are interned: equal trees are one object, so a node can be a dictionary key, is computed once, and `==` is free to build
-a comparison, as `<` does. An expression's *domain* is what its rows are: bars, the events of one window, or neither (a constant).
+a comparison, as `<` does. An expression's *domain* is what its rows are: bars, those of a higher timeframe, the points of one window, or
+neither (a constant).
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import ClassVar
 
 from asof.errors import DefinitionError, UnknownName, did_you_mean
 from asof.features import decay
 from asof.features.adjustment import ADJUSTED, ANY, FREE, NONE, PREFIX, Scale, rescales, scale_of
-from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, Operator, Scaling, Shape
-from asof.timeframes import duration, duration_text
+from asof.features.streams import COLUMNS, EVENT_COLUMNS, EVENTS, NOWHERE, Reach, Window, further, last, together, window
+from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, POINT_SHAPES, Operator, Scaling, Shape
+from asof.operators.staged import HIGHER
+from asof.timeframes import timeframe
 
 BARS = "bars"
-"""The domain of bar expressions; an event expression's domain is its window in microseconds."""
+"""The domain of bar expressions; that of a higher timeframe's is the timeframe, that of an expression over points its window."""
 
-Domain = str | int | None
+Domain = str | Window | None
 Number = int | float
 
 BAR_COLUMNS = {
@@ -29,6 +33,7 @@ BAR_COLUMNS = {
     "close": "last price of the bar",
     "volume": "traded volume of the bar",
     "grid_offset": "microseconds by which an `m` or `h` bar opens off its timeframe's grid; 0 for days",
+    "session": "when the session began that the bar opens in, in microseconds since 1970; missing outside of sessions",
     "unbroken": "1 where no bar that the instrument's calendar expects is absent between the one before and this; else missing",
 }
 """What a bar offers. A price that is missing, zero or below is a missing value."""
@@ -36,12 +41,8 @@ BAR_COLUMNS = {
 COLUMN_REACH = {"unbroken": 1}
 """The columns of a bar that depend on bars before it, and on how many."""
 
-EVENT_COLUMNS = {
-    "sentiment": "sentiment score, -1 to 1",
-    "confidence": "confidence of the score, 0 to 1",
-    "clock_skew": "microseconds by which the event claims to have happened after it was enriched; 0 where it does not",
-}
-"""What a scored event offers."""
+LONGEST_SESSION = 1_440
+"""Bars of the longest session, where nothing else is said: the minutes of a day."""
 
 _interned: weakref.WeakValueDictionary[tuple[object, ...], Expr] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
@@ -67,14 +68,14 @@ class Expr:
             node = _interned.get(key)
             if node is None:
                 node = object.__new__(cls)
-                reach = operator.reach(params) if operator else COLUMN_REACH.get(name, 0) if domain == BARS else 0
+                reach = operator.reach(params) if operator else COLUMN_REACH.get(name, 0) if isinstance(domain, str) else 0
                 for slot, value in (
                     ("operator", operator),
                     ("inputs", inputs),
                     ("params", params),
                     ("name", name),
                     ("domain", domain),
-                    ("lookback", max((i.lookback for i in inputs), default=1) + reach),
+                    ("lookback", max((i.lookback for i in inputs if i.domain == domain), default=1) + reach),
                     ("scale", scale_of(operator.scaling, [i.scale for i in inputs]) if operator else _leaf_scale(params, name)),
                 ):
                     object.__setattr__(node, slot, value)
@@ -154,6 +155,16 @@ class Expr:
     def __invert__(self) -> Expr:
         return apply("not", self)
 
+    def at(self, points: PointWindow) -> Expr:
+        """For each of other points, the value of the newest point that was known before it, if that is in the window that ends there.
+
+        `quotes.window("10s").mid.at(trades.window("1m"))` has for each trade the middle of the quote that prevailed just before it,
+        missing where there was none in the 10 seconds before the trade.
+        """
+        if not isinstance(points, PointWindow):
+            raise DefinitionError(f"at takes a window of points, such as trades.window('1m'), not {points!r}")
+        return apply("at", self, points.present)
+
     def diff(self, n: int = 1) -> Expr:
         """The change over `n` bars: `x - x.lag(n)`."""
         return self - self.lag(n)
@@ -171,6 +182,18 @@ class Expr:
         """1 on the first bar that is below `other` after one that was not: `(x < y) & ~(x < y).lag(1)`."""
         below = self < other
         return below & ~below.lag(1)
+
+    def cumulative(self, within: Expr | None = None, n: int = LONGEST_SESSION) -> Expr:
+        """The sum since the first bar of the session, this one included: of as many as `n` bars, which no session may be longer than.
+
+        Missing outside of sessions, in a session that no bar is known before, and where a bar of it has no value. With `within` it is
+        the sum since that last changed.
+        """
+        if within is None:
+            if not isinstance(self.domain, str):
+                raise DefinitionError("cumulative sums bars, from the first of their session on: bars.volume.cumulative()")
+            within = column("session", self.domain)
+        return apply("cumulative", self, within, n)
 
     def ewm(
         self,
@@ -241,9 +264,9 @@ def constant(value: Number) -> Expr:
     return Expr(None, (), (number,), "", None)
 
 
-def column(name: str, domain: Domain) -> Expr:
-    """A column of bars, or of the events of a window; '' is the presence of a row: 1 for each."""
-    return Expr(None, (), (), name, domain)
+def column(name: str, domain: Domain, *params: Number) -> Expr:
+    """A column of bars, or of the points of a window; '' is the presence of a row: 1 for each."""
+    return Expr(None, (), params, name, domain)
 
 
 def apply(name: str, /, *args: object, **named: object) -> Expr:
@@ -252,7 +275,7 @@ def apply(name: str, /, *args: object, **named: object) -> Expr:
     Raises `DefinitionError` where the operator does not exist for such inputs, or a parameter is out of its range.
     """
     first = args[0] if isinstance(args[0], Expr) else constant(args[0])  # type: ignore[arg-type]  # constant() checks
-    kinds = ("events",) * isinstance(first.domain, int) + ("present",) * ("min_count" in named) + ("",)
+    kinds = ("events", "points") * isinstance(first.domain, Window) + ("present",) * ("min_count" in named) + ("",)
     if name == "negate" and len(args) == 1 and first.operator is None and first.domain is None:
         return constant(-first.params[0])  # as the text form reads it
     given = 1 + sum(isinstance(a, Expr) for a in args[1:]) + sum(isinstance(v, Expr) or key in _INPUTS for key, v in named.items())
@@ -268,7 +291,7 @@ def apply(name: str, /, *args: object, **named: object) -> Expr:
 def _check_scales(operator: Operator, inputs: tuple[Expr, ...]) -> None:
     """Refuse a window over what a split or a dividend does not simply multiply."""
     scaled = [i for i in inputs if rescales(i.scale)]
-    if operator.shape not in BAR_SHAPES or operator.scaling is Scaling.PRESENCE or not scaled:
+    if operator.shape not in (*BAR_SHAPES, Shape.STAGED) or operator.scaling is Scaling.PRESENCE or not scaled:
         return
     for x in inputs:
         if x.scale == NONE:
@@ -295,7 +318,7 @@ def _find(name: str, kinds: tuple[str, ...], given: int) -> Operator:
             if found := _BY_NAME.get((name, kind, arity)):
                 return found
     if name in _NAMES:
-        raise DefinitionError(f"{name} works on the events of a window, not on bars: events.window('1h').sentiment.{name}()")
+        raise DefinitionError(f"{name} works on the points of a window, not on bars: events.window('1h').sentiment.{name}()")
     raise DefinitionError(f"no operator is called {name!r}{did_you_mean(name, _NAMES)}")
 
 
@@ -322,16 +345,46 @@ def _bind(operator: Operator, args: tuple[object, ...], named: dict[str, object]
 
 def _result_domain(operator: Operator, inputs: tuple[Expr, ...]) -> Domain:
     """What the rows of the result are; mixed rows are refused."""
+    if operator.shape is Shape.AT:
+        return _at_domain(*(i.domain for i in inputs))
     domains = list(dict.fromkeys(i.domain for i in inputs if i.domain is not None))
     if len(domains) > 1:
-        names = " and ".join("bars" if d == BARS else f"events of {duration_text(int(d))}" for d in domains)
-        raise DefinitionError(f"{operator.name} cannot mix rows of {names}: reduce the events first, such as .mean()")
+        points = next((d.stream for d in domains if isinstance(d, Window)), EVENTS)
+        mend = f"reduce the {points} first, such as .mean()"
+        if higher := next((d for d in domains if isinstance(d, str) and d != BARS), None):
+            mend = f"take what was known of the {higher} bars first, with .latest()"
+        raise DefinitionError(f"{operator.name} cannot mix rows of {' and '.join(map(_rows, domains))}: {mend}")
     domain = domains[0] if domains else None
-    if operator.shape in BAR_SHAPES and domain != BARS:
-        raise DefinitionError(f"{operator.name}(n) counts bars; events are cut by time: events.window('1h')....{operator.name}()")
+    if operator.name in HIGHER:
+        if not isinstance(domain, str) or domain == BARS:
+            raise DefinitionError(f"{operator.name} is for the bars of a higher timeframe: bars.every('1h').close.{operator.name}()")
+        return BARS
+    if operator.shape in (*BAR_SHAPES, Shape.STAGED) and not isinstance(domain, str):
+        points = domain.stream if isinstance(domain, Window) else EVENTS
+        raise DefinitionError(f"{operator.name}(n) counts bars; {points} are cut by time: {points}.window('1h')....{operator.name}()")
+    if operator.shape in POINT_SHAPES and not isinstance(domain, Window):
+        raise DefinitionError(f"{operator.name} works on the points of a window, not on bars: those have .lag(n)")
     if operator.shape in EVENT_SHAPES:
         return BARS
     return domain
+
+
+def _at_domain(seen: Domain, points: Domain) -> Domain:
+    """The rows of `x.at(points)`. Windows of events end elsewhere than those of the market, so that they do not meet."""
+    if not isinstance(seen, Window) or not isinstance(points, Window):
+        raise DefinitionError("at works on the points of a window, not on bars: quotes.window('10s').mid.at(trades.window('1m'))")
+    if seen.stream != points.stream and EVENTS in (seen.stream, points.stream):
+        raise DefinitionError(
+            f"{seen.stream} cannot be seen at {points.stream}: those of {EVENTS} end at the bar's open, others at its close"
+        )
+    return points
+
+
+def _rows(domain: Domain) -> str:
+    """How a message calls the rows of a domain."""
+    if isinstance(domain, Window):
+        return domain.rows
+    return BARS if domain == BARS else f"{domain} bars"
 
 
 def where(condition: Expr | Number, a: Expr | Number, b: Expr | Number) -> Expr:
@@ -346,56 +399,81 @@ class AdjustedBars:
     bar and not behind the row's own; its volume is multiplied with their `split` alone. What comes after the row changes nothing.
     """
 
+    def __init__(self, domain: str = BARS) -> None:
+        self._domain = domain
+
     def __getattr__(self, name: str) -> Expr:
         if name.startswith("_"):
             raise AttributeError(name)
         if name not in ADJUSTED:
             raise UnknownName(f"bars.adjusted has no column {name!r}{did_you_mean(name, list(ADJUSTED))}")
-        return column(PREFIX + name, BARS)
+        return column(PREFIX + name, self._domain)
 
     def __dir__(self) -> list[str]:
         return list(ADJUSTED)
 
 
 class Bars:
-    """The bars of one instrument and timeframe: `bars.close` and its like, `bars.adjusted`, and `bars.count(n)`."""
+    """The bars of one instrument and timeframe: `bars.close` and its like, `bars.adjusted`, `bars.count(n)`, and `bars.every("1h")`."""
 
-    adjusted = AdjustedBars()
+    def __init__(self, domain: str = BARS) -> None:
+        self._domain = domain
+        self.adjusted = AdjustedBars(domain)
 
     def __getattr__(self, name: str) -> Expr:
         if name.startswith("_"):
             raise AttributeError(name)
         if name not in BAR_COLUMNS:
             raise UnknownName(f"bars have no column {name!r}{did_you_mean(name, list(BAR_COLUMNS))}")
-        return column(name, BARS)
+        return column(name, self._domain)
 
     def count(self, n: int) -> Expr:
         """How many of the last `n` bars exist; smaller than `n` near the first bar, never missing."""
-        return apply("count", column("", BARS), n)
+        return apply("count", column("", self._domain), n)
+
+    def every(self, higher: str) -> Bars:
+        """The bars of a higher timeframe, such as `"1h"`; what is made of them meets these bars by `.latest()`."""
+        timeframe(higher)
+        if self._domain != BARS:
+            raise DefinitionError(f"{self._domain} bars have no {higher} bars: write bars.every({higher!r})")
+        return Bars(higher)
 
     def __dir__(self) -> list[str]:
-        return [*BAR_COLUMNS, "adjusted", "count"]
+        return [*BAR_COLUMNS, "adjusted", "count", "every"]
 
 
-class EventWindow:
-    """The events enriched within a duration before each bar's open, both ends included."""
+class PointWindow:
+    """The points of a stream in a window. `windows` says which stream has a class of its own, with what is made of its columns."""
 
-    def __init__(self, length: str) -> None:
-        self._length = duration(length)
+    def __init__(self, domain: Window) -> None:
+        self.domain = domain
+
+    @property
+    def present(self) -> Expr:
+        """1 for each point."""
+        return column("", self.domain)
 
     def __getattr__(self, name: str) -> Expr:
         if name.startswith("_"):
             raise AttributeError(name)
-        if name not in EVENT_COLUMNS:
-            raise UnknownName(f"events have no column {name!r}{did_you_mean(name, list(EVENT_COLUMNS))}")
-        return column(name, self._length)
+        known = COLUMNS[self.domain.stream]
+        if name not in known:
+            raise UnknownName(f"{self.domain.stream} have no column {name!r}{did_you_mean(name, [*known, *self.made])}")
+        return column(name, self.domain)
+
+    made: ClassVar[tuple[str, ...]] = ("count",)
+    """What there is beside the columns of the stream."""
 
     def count(self) -> Expr:
-        """The number of events in the window; 0 for none, never missing."""
-        return apply("count", column("", self._length))
+        """The number of points in the window; 0 for none, never missing."""
+        return apply("count", self.present)
 
     def __dir__(self) -> list[str]:
-        return [*EVENT_COLUMNS, "count"]
+        return [*COLUMNS[self.domain.stream], *self.made]
+
+
+class EventWindow(PointWindow):
+    """The events enriched within a duration before each bar's open, both ends included."""
 
 
 class Events:
@@ -403,14 +481,23 @@ class Events:
 
     def window(self, length: str) -> EventWindow:
         """The events of the last `length` (such as `"1h"`), ending at the bar's open, both ends included."""
-        return EventWindow(length)
+        return EventWindow(window(EVENTS, length))
+
+    def last(self, most: int, within: str = "1d") -> EventWindow:
+        """The newest `most` events of those `within` a duration, fewer where there are fewer."""
+        return EventWindow(last(EVENTS, most, within))
 
 
 bars = Bars()
 events = Events()
 
 
-def walk(*roots: Expr) -> Iterator[Expr]:
+def inputs_of(node: Expr) -> tuple[Expr, ...]:
+    """What a node is made of."""
+    return node.inputs
+
+
+def walk(*roots: Expr, below: Callable[[Expr], tuple[Expr, ...]] = inputs_of) -> Iterator[Expr]:
     """Every node under the roots once, inputs before the nodes that use them; the order depends on the expressions alone."""
     seen: set[int] = set()
     stack: list[tuple[Expr, bool]] = [(root, False) for root in reversed(roots)]
@@ -423,7 +510,7 @@ def walk(*roots: Expr) -> Iterator[Expr]:
             yield node
         else:
             stack.append((node, True))
-            stack.extend((child, False) for child in reversed(node.inputs))
+            stack.extend((child, False) for child in reversed(below(node)))
 
 
 def lookback(*roots: Expr) -> int:
@@ -431,9 +518,61 @@ def lookback(*roots: Expr) -> int:
     return max((root.lookback for root in roots), default=1)
 
 
-def event_windows(*roots: Expr) -> tuple[int, ...]:
-    """The event windows, in microseconds, that the expressions use, shortest first."""
-    return tuple(sorted({int(n.domain) for n in walk(*roots) if isinstance(n.domain, int)}))
+def windows(*roots: Expr) -> tuple[Window, ...]:
+    """The windows that the expressions use, by stream, shortest first."""
+    return tuple(sorted({n.domain for n in walk(*roots) if isinstance(n.domain, Window)}))
 
 
-__all__ = ["BARS", "Expr", "Shape", "apply", "bars", "column", "constant", "event_windows", "events", "lookback", "walk", "where"]
+def reaches(*roots: Expr) -> Mapping[str, Reach]:
+    """How far back the expressions see the points of each stream that they use.
+
+    What is made of a point may see others before it, and bars may see points through the bars before them.
+    """
+    found: dict[Expr, Mapping[str, Reach]] = {}
+    for node in walk(*roots):
+        found[node] = _reach(node, [found[i] for i in node.inputs])
+    return together(*(found[root] for root in roots))
+
+
+def _reach(node: Expr, inputs: list[Mapping[str, Reach]]) -> Mapping[str, Reach]:
+    if node.operator is None:
+        return {node.domain.stream: Reach(0, 1)} if isinstance(node.domain, Window) else NOWHERE
+    shape = node.operator.shape
+    if shape is Shape.AT:
+        seen = node.inputs[0].domain
+        assert isinstance(seen, Window)
+        return together(further(inputs[0], seen.length), inputs[1])
+    reach = together(*inputs) if any(inputs) else NOWHERE
+    if shape in EVENT_SHAPES:
+        return further(reach, next(i.domain.length for i in node.inputs if isinstance(i.domain, Window)))
+    if shape in POINT_SHAPES:
+        return further(reach, int(node.params[0]))
+    return further(reach, bars=node.operator.reach(node.params)) if shape in BAR_SHAPES and reach else reach
+
+
+def higher_timeframes(*roots: Expr) -> dict[str, int]:
+    """The higher timeframes that the expressions use, in the order of their text, and how many bars of each they need."""
+    found: dict[str, int] = {}
+    for node in walk(*roots):
+        if isinstance(node.domain, str) and node.domain != BARS:
+            found[node.domain] = max(node.lookback, found.get(node.domain, 1))
+    return dict(sorted(found.items()))
+
+
+__all__ = [
+    "BARS",
+    "EVENT_COLUMNS",
+    "Expr",
+    "Shape",
+    "apply",
+    "bars",
+    "column",
+    "constant",
+    "events",
+    "higher_timeframes",
+    "lookback",
+    "reaches",
+    "walk",
+    "where",
+    "windows",
+]

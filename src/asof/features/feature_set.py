@@ -11,7 +11,8 @@ from functools import cached_property
 from types import MappingProxyType
 
 from asof.errors import DefinitionError, NotFound, did_you_mean
-from asof.features.expression import BARS, Expr, event_windows, lookback, walk
+from asof.features.expression import BARS, Expr, higher_timeframes, lookback, reaches, walk, windows
+from asof.features.streams import EVENTS, MARKET, Reach
 from asof.features.text import definition_text, parse_definition
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
@@ -19,6 +20,9 @@ RESERVED = frozenset(
     [
         "bars",
         "events",
+        "trades",
+        "quotes",
+        "books",
         "actions",
         "where",
         "instrument_id",
@@ -76,7 +80,9 @@ class FeatureSet:
             for name, expr in group.items():
                 _check_name(name, kind)
                 if not isinstance(expr, Expr) or expr.domain != BARS or (expr.operator is None and not expr.name):
-                    raise DefinitionError(f"{kind} {name} of {version} is not an expression over bars: {expr!r}")
+                    higher = isinstance(expr, Expr) and isinstance(expr.domain, str) and expr.domain != BARS
+                    mend = ": take what was known of it, with .latest()" if higher else ""
+                    raise DefinitionError(f"{kind} {name} of {version} is not an expression over bars: {expr!r}{mend}")
         lowered = [name.lower() for name in features]
         twice = sorted({name for name in lowered if lowered.count(name) > 1})
         if twice:
@@ -115,7 +121,22 @@ class FeatureSet:
     @cached_property
     def event_window(self) -> int:
         """The longest event window in microseconds; 0 for a set without events."""
-        return max(event_windows(*self.roots), default=0)
+        return max((window.length for window in windows(*self.roots) if window.stream == EVENTS), default=0)
+
+    @cached_property
+    def reaches(self) -> Mapping[str, Reach]:
+        """How far back a vector depends on the points of each stream that the set looks at."""
+        return reaches(*self.roots)
+
+    @property
+    def market(self) -> bool:
+        """Whether the set looks at trades, quotes or order books."""
+        return any(stream in MARKET for stream in self.reaches)
+
+    @cached_property
+    def higher(self) -> Mapping[str, int]:
+        """The higher timeframes whose bars a vector depends on, and on how many of each."""
+        return higher_timeframes(*self.roots)
 
     def select(self, names: Iterable[str]) -> tuple[str, ...]:
         """The names, checked to be features of this set."""

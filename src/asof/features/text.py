@@ -12,7 +12,9 @@ from collections import Counter
 from collections.abc import Mapping
 
 from asof.errors import DefinitionError
-from asof.features.expression import BARS, AdjustedBars, Bars, EventWindow, Expr, apply, bars, constant, events, walk, where
+from asof.features.expression import BARS, AdjustedBars, Bars, Events, Expr, PointWindow, apply, bars, constant, events, walk, where
+from asof.features.market import Books, Quotes, Trades, books, quotes, trades
+from asof.features.streams import BOOKS, EVENTS, QUOTES, TRADES, Window
 from asof.operators import EVENT_SHAPES, OPERATORS
 from asof.timeframes import duration_text
 
@@ -36,6 +38,7 @@ _BINARY: dict[type[ast.AST], str] = {
 _UNARY: dict[type[ast.AST], str] = {ast.USub: "negate", ast.Invert: "not"}
 _RANK = {"or": 1, "and": 2, "add": 5, "subtract": 5, "multiply": 6, "divide": 6, "negate": 7, "not": 7}
 _COMPARISON, _ATOM = 0, 9
+_POINTS: dict[str, Events | Trades | Quotes | Books] = {EVENTS: events, TRADES: trades, QUOTES: quotes, BOOKS: books}
 _SYMBOL = {o.name: o.symbol for o in OPERATORS if o.symbol}
 
 
@@ -65,7 +68,8 @@ def _text(expr: Expr, names: Mapping[Expr, str], top: bool = False) -> tuple[str
     keyword = operator.shape in EVENT_SHAPES
     args = [f"{n}={t}" if keyword else t for n, (t, _) in zip(operator.inputs[1:], parts[1:], strict=True)]
     for param, value in zip(operator.params, expr.params, strict=True):
-        args.append(_number(value) if param.default is None and not param.named else f"{param.name}={_number(value)}")
+        text = f'"{duration_text(int(value))}"' if param.span else _number(value)
+        args.append(text if param.default is None and not param.named else f"{param.name}={text}")
     return f"{_wrap(parts[0], _ATOM)}.{operator.name}({', '.join(args)})", _ATOM
 
 
@@ -73,8 +77,9 @@ def _leaf(expr: Expr) -> tuple[str, int]:
     if expr.domain is None:
         text = _number(expr.params[0])
         return text, _RANK["negate"] if text.startswith("-") else _ATOM
-    root = "bars" if expr.domain == BARS else f'events.window("{duration_text(int(expr.domain))}")'
-    return (f"{root}.{expr.name}" if expr.name else root), _ATOM
+    root = expr.domain.text if isinstance(expr.domain, Window) else BARS if expr.domain == BARS else f'bars.every("{expr.domain}")'
+    asked = f"({', '.join(map(_number, expr.params))})" if expr.params else ""
+    return (f"{root}.{expr.name}{asked}" if expr.name else root), _ATOM
 
 
 def _wrap(part: tuple[str, int], rank: int) -> str:
@@ -120,8 +125,8 @@ def _parse(node: ast.AST, names: Mapping[str, Expr]) -> object:
             return constant(number)
         case ast.Name(id="bars"):
             return bars
-        case ast.Name(id="events"):
-            return events
+        case ast.Name(id=name) if name in _POINTS:
+            return _POINTS[name]
         case ast.Name(id=name) if name in names:
             return names[name]
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)) if not isinstance(number, bool):
@@ -132,16 +137,22 @@ def _parse(node: ast.AST, names: Mapping[str, Expr]) -> object:
             return apply(_BINARY[type(op)], _expr(left, names), _expr(right, names))
         case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _BINARY:
             return apply(_BINARY[type(op)], _expr(left, names), _expr(right, names))
-        case ast.Call(func=ast.Attribute(value=ast.Name(id="events"), attr="window"), args=[ast.Constant(value=str() as by)], keywords=[]):
-            return events.window(by)
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="window"), args=[ast.Constant(value=str() as by)], keywords=[]) if (
+            name in _POINTS
+        ):
+            return _POINTS[name].window(by)
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="last"), args=args, keywords=keywords) if name in _POINTS:
+            return _POINTS[name].last(*map(_literal, args), **{str(k.arg): _literal(k.value) for k in keywords})  # type: ignore[arg-type]
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="bars"), attr="every"), args=[ast.Constant(value=str() as by)], keywords=[]):
+            return bars.every(by)
         case ast.Call(func=ast.Name(id="where"), args=[a, b, c], keywords=[]):
             return where(_expr(a, names), _expr(b, names), _expr(c, names))
         case ast.Call(func=ast.Attribute(value=value, attr=method), args=args, keywords=keywords):
             return _call(value, method, args, keywords, names)
         case ast.Attribute(value=value, attr=name) if not name.startswith("_"):
             root = _parse(value, names)
-            if isinstance(root, Bars | AdjustedBars | EventWindow) and name != "count":
-                return getattr(root, name)
+            if isinstance(root, Bars | AdjustedBars | PointWindow) and isinstance(found := getattr(root, name), Expr | AdjustedBars):
+                return found
     raise ValueError(f"{ast.unparse(node)} is not part of the language")
 
 
@@ -157,14 +168,15 @@ def _call(value: ast.expr, method: str, args: list[ast.expr], keywords: list[ast
     if any(k.arg is None for k in keywords) or method.startswith("_"):
         raise ValueError(f".{method}(...) is not part of the language")
     root = _parse(value, names)
-    if root is events:
-        raise ValueError('events are cut into windows first: events.window("1h")')
+    if any(root is points for points in _POINTS.values()):
+        name = ast.unparse(value)
+        raise ValueError(f'{name} are cut into windows first: {name}.window("1h")')
     plain = [_argument(a, names) for a in args]
     named = {str(k.arg): _argument(k.value, names) for k in keywords}
     if isinstance(root, Expr):
         if method in Expr.__slots__:
             raise ValueError(f".{method}(...) is not part of the language")
-    elif method != "count":
+    elif not _is_method(root, method):
         raise ValueError(f"{ast.unparse(value)} has no method {method}")
     try:
         result: Expr = getattr(root, method)(*plain, **named)
@@ -173,7 +185,26 @@ def _call(value: ast.expr, method: str, args: list[ast.expr], keywords: list[ast
     return result
 
 
-def _argument(node: ast.expr, names: Mapping[str, Expr]) -> Expr | float:
+def _is_method(root: object, method: str) -> bool:
+    """Whether bars or points have a method that gives an expression."""
+    if isinstance(root, PointWindow):
+        return callable(getattr(type(root), method, None))
+    return isinstance(root, Bars) and method == "count"
+
+
+def _literal(node: ast.expr) -> object:
+    """A text or a number as it is written."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str | int) and not isinstance(node.value, bool):
+        return node.value
+    raise ValueError(f"{ast.unparse(node)} is not part of the language")
+
+
+def _argument(node: ast.expr, names: Mapping[str, Expr]) -> Expr | PointWindow | str | float:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    found = _parse(node, names)
+    if isinstance(found, PointWindow):
+        return found
     found = _expr(node, names)
     is_number = found.operator is None and found.domain is None
     if not is_number:

@@ -1,7 +1,7 @@
 """Causes: why a stored vector is not what its inputs give.
 
 1. The vector is taken apart as its inputs are now, and as they were known when it was computed.
-2. Every revision of the bars, events and actions in its windows is read. Those that were another then, or were not there, have changed.
+2. Every revision of the bars, points and actions in its windows is read. Those that were another then, or were not there, have changed.
 3. Where the inputs of then give what is stored, to the bit, these changes are the cause, and a backfill mends it. Where they do not, the
    vector or an input was changed in a way that the store does not see, or another program computed it.
 """
@@ -16,7 +16,8 @@ from asof.errors import NotFound
 from asof.jobs.explain import Explained, explain, stored_vector
 from asof.jobs.verify import Difference
 from asof.jobs.work import Work
-from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, Selection, Table
+from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, POINTS, Selection, Table
+from asof.timeframes import timeframe
 
 Row = dict[str, object]
 Revision = tuple[datetime, datetime, Row]
@@ -26,7 +27,7 @@ FOREVER = datetime.max.replace(tzinfo=UTC)
 
 @dataclass(frozen=True)
 class ChangedInput:
-    """A bar, event or action that is another since a moment: its key, and the values of what differs, None where it is not there."""
+    """A bar, point or action that is another since a moment: its key, and the values of what differs, None where it is not there."""
 
     kind: str
     key: Row
@@ -60,8 +61,8 @@ def cause(work: Work, difference: Difference) -> Cause:
     assert isinstance(at, datetime)
     then = _explained(replace(work, known_at=at), difference)
     accounted = then is not None and all(_same(then.computed[name], stored[name]) for name in work.table.compared)
-    firsts = [found.bars["ts"][0].as_py() for found in (now, then) if found is not None]
-    return Cause(difference, now, at, tuple(_changed(work, difference, min(firsts, default=difference.ts), at)), accounted)
+    both = [found for found in (now, then) if found is not None]
+    return Cause(difference, now, at, tuple(_changed(work, difference, both, at)), accounted)
 
 
 def _explained(work: Work, difference: Difference) -> Explained | None:
@@ -76,12 +77,22 @@ def _same(one: object, other: object) -> bool:
     return one.hex() == other.hex() if isinstance(one, float) and isinstance(other, float) else one == other
 
 
-def _changed(work: Work, difference: Difference, first: datetime, at: datetime) -> Iterator[ChangedInput]:
-    """What has changed since a moment, of all that lies in the vector's windows."""
-    window, last, of = timedelta(microseconds=work.feature_set.event_window), difference.ts, (difference.instrument,)
+def _changed(work: Work, difference: Difference, both: list[Explained], at: datetime) -> Iterator[ChangedInput]:
+    """What has changed since a moment, of all that lies in the vector's windows now and lay in them then."""
+    last, of, step = difference.ts, (difference.instrument,), timedelta(microseconds=timeframe(work.timeframe))
+    first = min((found.bars["ts"][0].as_py() for found in both), default=last)
     yield from _changes(work, BARS_TABLE, Selection(work.timeframe, of, first, last), at)
-    if window:
-        yield from _changes(work, EVENTS_TABLE, Selection(None, of, last - window, last), at)
+    for table in (EVENTS_TABLE, *POINTS):
+        if table.name in work.feature_set.reaches:
+            length, back = work.feature_set.reaches[table.name]
+            after = timedelta(0) if table is EVENTS_TABLE else step  # windows end at the open, or at the close
+            start = (last if back == 1 else first) + after - timedelta(microseconds=length)
+            yield from _changes(work, table, Selection(None, of, start, last + after), at)
+    for text in work.feature_set.higher:
+        opens = [opened for found in both for opened in found.higher[text]["ts"].to_pylist()]
+        if opens:
+            yield from _changes(work, BARS_TABLE, Selection(text, of, min(opens), max(opens)), at)
+            first = min(first, *opens)
     if work.plan.adjusted:
         yield from _changes(work, ACTIONS_TABLE, Selection(None, of, first + timedelta.resolution, last), at)
 

@@ -1,4 +1,4 @@
-"""`asof.compute`: features of bars and events in memory, with no store at all.
+"""`asof.compute`: features of bars and events in memory, with no store at all; and `asof.resample`, bars of a higher timeframe.
 
 1. Take the tables through the Arrow PyCapsule interface and hold them to the same checks as every other source.
 2. Sort, lay them out as a panel, run the plan.
@@ -18,11 +18,15 @@ from asof.calendars import Calendars
 from asof.engine.plan import plan
 from asof.errors import DataError
 from asof.features.feature_set import FeatureSet
+from asof.features.streams import QUOTES
 from asof.jobs.adjusting import NO_ACTIONS
-from asof.jobs.panels import NO_EVENTS, SortedEvents, merge_enrichments, panel_of, sort_bars, sort_events, vectors_of
+from asof.jobs.panels import SortedBars, check_higher, merge_enrichments, panel_of, sort_bars, vectors_of
+from asof.jobs.points import NO_EVENTS, SortedPoints, sort_events
+from asof.jobs.resampling import resampled
 from asof.records import ArrowStream, Frame
 from asof.sources.canonical import Batch, actions_of, bars_of, events_of
 from asof.sources.columns import ColumnMapping
+from asof.sources.points import PointReader
 
 
 def compute(
@@ -31,6 +35,10 @@ def compute(
     events: ArrowStream | None = None,
     *,
     actions: ArrowStream | None = None,
+    trades: ArrowStream | None = None,
+    quotes: ArrowStream | None = None,
+    books: ArrowStream | None = None,
+    higher: Mapping[str, ArrowStream] | None = None,
     timeframe: str | None = None,
     timezone: str | None = None,
     calendars: Mapping[str, str] | None = None,
@@ -44,6 +52,13 @@ def compute(
     `actions`, which `bars.adjusted` goes by, has `instrument_id`, `ts` (the ex-date), `split` (new shares for an old one) and
     `dividend_factor` (1 - dividend / close), or one of the two.
 
+    `trades` has `instrument_id`, `ts`, `price`, `size` and, where there are, `side`, `seq` and `available_at`; `quotes` has `bid`,
+    `bid_size`, `ask` and `ask_size` instead, missing where a side is empty; `books` has `bid_prices`, `bid_sizes`, `ask_prices` and
+    `ask_sizes`, lists with the best first, and `gap`.
+
+    `higher` has the bars of the higher timeframes that the features look at, such as `{"1h": hours}`; those of timeframes that it does
+    not have are made of the bars themselves (`asof.resample`).
+
     `calendars` says when bars are expected and daily ones close: `{"AAPL": "XNYS", "*": "24/7"}`, with `*` for every other instrument.
 
     Raises `DataError` for rows that cannot be used (naive times without `timezone`, infinite prices, two rows for one bar or ex-date, ...).
@@ -56,12 +71,50 @@ def compute(
         sorted_bars = sort_bars(taken)
         the_plan = plan(feature_set)
         acted = NO_ACTIONS if actions is None else distinct(usable(actions_of(pa.table(actions), mapping), "actions"))
-        panel = panel_of(the_plan, text, sorted_bars, reading.result(), known, acted)
+        check_higher(the_plan, text)
+        above = {name: _higher(name, (higher or {}).get(name), mapping, sorted_bars, text, known) for name in feature_set.higher}
+        market = market_of(mapping, trades=trades, quotes=quotes, books=books)
+        panel = panel_of(the_plan, text, sorted_bars, reading.result(), known, acted, market, above)
     return Frame(vectors_of(the_plan, panel, text, sorted_bars, datetime.now(UTC), "compute", threads, known))
 
 
-def _events(events: ArrowStream | None, mapping: ColumnMapping) -> SortedEvents:
+def resample(
+    bars: ArrowStream,
+    to: str,
+    *,
+    timeframe: str | None = None,
+    timezone: str | None = None,
+    calendars: Mapping[str, str] | None = None,
+) -> Frame:
+    """The bars of the timeframe `to` that lower bars make, by instrument and time: on its grid for minutes and hours, by session for days.
+
+    Sessions are those of `calendars`; without one they are the days of UTC, and bars outside of them are in no daily bar. The open is
+    the first that is there, the close the last, and a bar is there where one lower bar is. `available_at` is when the newest lower bar
+    could be known where that is after the close of the bar, and of days their close; the last bar may not be complete.
+
+    Raises `DataError` as `compute` does, and `DefinitionError` where the one timeframe is no multiple of the other.
+    """
+    taken = usable(bars_of(pa.table(bars), ColumnMapping(timezone=timezone), timeframe), "bars")
+    return Frame(resampled(sort_bars(taken), timeframe or one_timeframe(taken), to, Calendars(calendars or {})))
+
+
+def _higher(
+    timeframe: str, given: ArrowStream | None, mapping: ColumnMapping, base: SortedBars, lower: str, calendars: Calendars
+) -> SortedBars:
+    """The bars of a higher timeframe: as given, or made of the lower ones."""
+    if given is None:
+        return sort_bars(resampled(base, lower, timeframe, calendars))
+    return sort_bars(usable(bars_of(pa.table(given), mapping, timeframe), f"{timeframe} bars"))
+
+
+def _events(events: ArrowStream | None, mapping: ColumnMapping) -> SortedPoints:
     return NO_EVENTS if events is None else sort_events(merge_enrichments(usable(events_of(pa.table(events), mapping), "events")))
+
+
+def market_of(mapping: ColumnMapping, **given: ArrowStream | None) -> dict[str, pa.Table]:
+    """Trades, quotes and books in canonical form, by stream. Raises `DataError` where a row cannot be used."""
+    readers = {stream: PointReader(stream, mapping, "empty" if stream == QUOTES else None) for stream in given}
+    return {stream: usable(readers[stream].batch(pa.table(rows)), stream) for stream, rows in given.items() if rows is not None}
 
 
 def one_timeframe(bars: pa.Table) -> str:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import pyarrow as pa
 
+from asof.engine.layout import newest_known
 from asof.engine.plan import plan
 from asof.errors import NotFound
+from asof.features.adjustment import NONE
 from asof.features.expression import BARS as ON_BARS
 from asof.features.expression import Expr, walk
 from asof.features.feature_set import FeatureSet
 from asof.features.text import expression_text
-from asof.jobs.panels import panel_of, sort_bars, sort_events, vectors_of
-from asof.jobs.work import Work, joined
+from asof.jobs.higher import higher_bars
+from asof.jobs.panels import SortedBars, panel_of, sort_bars, vectors_of
+from asof.jobs.points import SortedPoints, sort_events
+from asof.jobs.work import Work, joined, moment
 from asof.records import ACTIONS, BARS, EVENTS, UTC
-from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, SPANS, Selection, Table
+from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, POINTS, SPANS, Selection, Table
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Explained:
 
     `bars`, `events` and `actions` are those in its windows, each with the time from which it is held to be true. Actions are those between
     the first bar and the last, where the set looks at any.
+    `market` has the newest `MOST_POINTS` trades, quotes and books in the windows of the bar, by stream, and `points` how many there are.
+    `higher` has the bars of each higher timeframe that it looks at.
     """
 
     instrument: str
@@ -47,6 +53,13 @@ class Explained:
     bars: pa.Table
     events: pa.Table
     actions: pa.Table
+    market: dict[str, pa.Table] = field(default_factory=dict)
+    points: dict[str, int] = field(default_factory=dict)
+    higher: dict[str, pa.Table] = field(default_factory=dict)
+
+
+MOST_POINTS = 100
+"""Trades, quotes and books that are shown of each."""
 
 
 def explain(work: Work, instrument: str, ts: datetime) -> Explained:
@@ -54,12 +67,24 @@ def explain(work: Work, instrument: str, ts: datetime) -> Explained:
     times = _window(work, instrument, ts)
     if not times or times[-1] != ts:
         raise NotFound(f"the store has no {work.timeframe} bar of {instrument} that opens at {ts.isoformat()}{_nearest(times)}")
-    window = timedelta(microseconds=work.feature_set.event_window)
+    length, back = work.feature_set.reaches.get("events", (0, 1))
+    since = (ts if back == 1 else times[0]) - timedelta(microseconds=length)
     seen_bars = _revised(work, BARS_TABLE, Selection(work.timeframe, (instrument,), times[0], ts, work.known_at), BARS)
-    seen_events = _revised(work, EVENTS_TABLE, Selection(None, (instrument,), ts - window, ts, work.known_at), EVENTS)
-    between = Selection(None, (instrument,), times[0] + timedelta.resolution, ts, work.known_at)
+    seen_events = _revised(work, EVENTS_TABLE, Selection(None, (instrument,), since, ts, work.known_at), EVENTS)
+    seen_higher = _higher(work, seen_bars)
+    first = min([times[0], *(table["ts"][0].as_py() for table in seen_higher.values() if len(table))])
+    between = Selection(None, (instrument,), first + timedelta.resolution, ts, work.known_at)
     seen_actions = _revised(work, ACTIONS_TABLE, between if work.plan.adjusted else replace(between, instruments=()), ACTIONS)
-    values = _values(work, seen_bars, seen_events, seen_actions.select(ACTIONS.names))
+    seen_points = _points(work, instrument, sort_bars(seen_bars.select(BARS.names)))
+    seen = Seen(
+        sort_bars(seen_bars.select(BARS.names)),
+        sort_events(seen_events.select(EVENTS.names)),
+        seen_actions.select(ACTIONS.names),
+        seen_points,
+        {text: sort_bars(table.select(BARS.names)) for text, table in seen_higher.items()},
+    )
+    values = _values(work, seen)
+    of_bar = _points(work, instrument, sort_bars(seen_bars.slice(len(seen_bars) - 1).select(BARS.names)))
     vector = work.vectors(seen_bars.select(BARS.names), Selection(instruments=(instrument,))).to_pylist()[-1]
     return Explained(
         instrument,
@@ -72,7 +97,21 @@ def explain(work: Work, instrument: str, ts: datetime) -> Explained:
         seen_bars,
         seen_events,
         seen_actions,
+        {name: table.slice(max(0, len(table) - MOST_POINTS)) for name, table in of_bar.items()},
+        {name: len(table) for name, table in of_bar.items()},
+        seen_higher,
     )
+
+
+def _points(work: Work, instrument: str, bars: SortedBars) -> dict[str, pa.Table]:
+    """The trades, quotes and books that bars can see, with the time from which each is held to be true."""
+    closes, found = bars.closes(work.timeframe, work.calendars), {}
+    for table in POINTS:
+        if table.name in work.feature_set.reaches:
+            first = moment(int(closes.min()) - work.feature_set.reaches[table.name].length)
+            between = Selection(None, (instrument,), first, moment(int(closes.max()) - 1), work.known_at)
+            found[table.name] = _revised(work, table, between, table.schema)
+    return found
 
 
 def stored_vector(work: Work, instrument: str, ts: datetime) -> dict[str, object] | None:
@@ -103,16 +142,44 @@ def _revised(work: Work, table: Table, selection: Selection, schema: pa.Schema) 
     return joined(work.store.read(with_known, selection), with_known.schema)
 
 
-def _values(work: Work, bars: pa.Table, events: pa.Table, actions: pa.Table) -> dict[Expr, tuple[float | None, bool]]:
-    """The value of every expression over bars at the last bar, and whether it is an error."""
-    nodes = [node for node in walk(*work.feature_set.roots) if node.domain == ON_BARS and (node.operator or node.name)]
+def _higher(work: Work, bars: pa.Table) -> dict[str, pa.Table]:
+    """The bars of higher timeframes that the bars see, by time."""
+    found, base = {}, sort_bars(bars.select(BARS.names))
+    moments = base.moments(work.timeframe, work.calendars)
+    for text, some in higher_bars(work, base).items():
+        seen = some.of(base.instruments)
+        newest = newest_known(base.offsets, moments, seen.offsets, seen.known(text, work.calendars))
+        first, stop = max(0, int(newest.min()) - work.feature_set.higher[text] + 1), int(newest.max()) + 1
+        opens = seen.table["ts"].slice(first, stop - first).to_pylist()
+        names = tuple(base.instruments.to_pylist()) if opens else ()
+        start, end = (opens[0], opens[-1]) if opens else (None, None)
+        chosen = Selection(text, names, start, end, work.known_at)
+        found[text] = _revised(work, BARS_TABLE, chosen, BARS)
+    return found
+
+
+@dataclass(frozen=True)
+class Seen:
+    """All that a vector is made of, sorted."""
+
+    bars: SortedBars
+    events: SortedPoints
+    actions: pa.Table
+    market: dict[str, pa.Table]
+    higher: dict[str, SortedBars]
+
+
+def _values(work: Work, seen: Seen) -> dict[Expr, tuple[float | None, bool]]:
+    """The value of every expression at the last bar, and whether it is an error; those over higher bars, as the bar sees them."""
+    nodes = [node for node in walk(*work.feature_set.roots) if isinstance(node.domain, str) and (node.operator or node.name)]
     found: dict[Expr, tuple[float | None, bool]] = {}
     for node in nodes:  # each a set of its own: an error raises the flag of the whole set
-        alone = FeatureSet("explained", {"value": node})
+        if node.domain != ON_BARS and node.scale == NONE:
+            continue  # what it would be worth from the bar does not follow from what it is
+        alone = FeatureSet("explained", {"value": node if node.domain == ON_BARS else node.latest()})
         the_plan = plan(alone)
-        sorted_bars = sort_bars(bars.select(BARS.names))
-        panel = panel_of(the_plan, work.timeframe, sorted_bars, sort_events(events.select(EVENTS.names)), work.calendars, actions)
-        last = vectors_of(the_plan, panel, work.timeframe, sorted_bars, work.now, "explain", 1).slice(len(bars) - 1).to_pylist()[0]
+        panel = panel_of(the_plan, work.timeframe, seen.bars, seen.events, work.calendars, seen.actions, seen.market, seen.higher)
+        last = vectors_of(the_plan, panel, work.timeframe, seen.bars, work.now, "explain", 1).slice(len(panel.ts) - 1).to_pylist()[0]
         found[node] = last["value"], bool(last["quality_flags"])
     return found
 

@@ -10,7 +10,8 @@ LOGIC    `kernel(a, b) -> float`              nothing: the kernel sees missing v
 SERIES   `kernel(out, x, ..., *params)`       one instrument at a time; a row without its whole window, or
                                               with a missing value inside it, becomes missing
 RAW      `kernel(out, x, ..., *params)`       one instrument at a time; nothing else
-PRESENT  `kernel(values, *params) -> float`   the values that the last `n` bars do have, oldest first; missing when they
+PRESENT  `kernel(x, ..., *params) -> float`   the values that the last `n` bars do have, oldest first (of two inputs those
+                                              of bars that have both); missing when they
                                               are fewer than `min_count`; the kernel takes neither of these two
 COUNT    `kernel(x) -> bool`                  one event at a time, missing ones among them: how many count
 SUM      `kernel(x) -> float`                 the exact sum of a window's events; taken from running totals where
@@ -19,6 +20,11 @@ MOMENT   `kernel(n, *sums) -> float`          how many events a window has, and 
                                               fewer than `minimum`, or one of them is missing
 WINDOW   `kernel(x, ..., *sums, *params)`     the events of a window themselves; missing as for MOMENT
          `-> float`
+POINT    `kernel(out, x, time, *params)`      the points of one instrument, and when they became known; nothing else
+AT       `kernel(out, time, x, seen, within)` the points of one instrument, other points with when those became known,
+                                              and how long they may be seen; nothing else
+STAGED   `kernel(...)`                        none: `asof.engine.stages` runs it before the plan, over whole panels; what
+                                              it is given, its own docstring says
 ======== ==================================== =========================================================
 
 Booleans are 1.0 and 0.0. NaN is a missing value and inf an error (a division by zero, an overflow): both pass through every
@@ -30,6 +36,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from asof.errors import DefinitionError
+from asof.timeframes import duration
 
 
 class Shape(Enum):
@@ -44,9 +51,13 @@ class Shape(Enum):
     SUM = "sum"
     MOMENT = "moment"
     WINDOW = "window"
+    POINT = "point"
+    AT = "at"
+    STAGED = "staged"
 
 
 EVENT_SHAPES = (Shape.COUNT, Shape.SUM, Shape.MOMENT, Shape.WINDOW)
+POINT_SHAPES = (Shape.POINT, Shape.AT)
 BAR_SHAPES = (Shape.SERIES, Shape.RAW, Shape.PRESENT)
 
 
@@ -75,7 +86,10 @@ class Scaling(Enum):
 
 @dataclass(frozen=True)
 class Param:
-    """A number that an operator takes beside its inputs. One without a default must be given; a `named` one is given by its name."""
+    """A number that an operator takes beside its inputs. One without a default must be given; a `named` one is given by its name.
+
+    One that is a `span` of time is written as a duration, and is microseconds.
+    """
 
     name: str
     kind: type[int] | type[float] = int
@@ -83,9 +97,12 @@ class Param:
     maximum: float | None = None
     default: float | None = None
     named: bool = False
+    span: bool = False
 
     def check(self, value: object, operator: str) -> int | float:
         """`value` as this parameter's kind, or a `DefinitionError` that says what is allowed."""
+        if self.span:
+            return duration(value if isinstance(value, str) else f"{value!r}")
         allowed = (int,) if self.kind is int else (int, float)
         if isinstance(value, bool) or not isinstance(value, allowed):
             noun = "a whole number" if self.kind is int else "a number"
@@ -108,6 +125,10 @@ LONGEST = 1_000_000
 def window(minimum: int = 1) -> Param:
     """The length of a rolling window in bars, the current one included."""
     return Param("n", minimum=minimum, maximum=LONGEST)
+
+
+WITHIN = Param("within", span=True)
+"""How far back an operator over points may look, as a duration such as `"10s"`."""
 
 
 def min_count(minimum: int = 1) -> Param:
@@ -148,7 +169,9 @@ class Operator:
 
     @property
     def kind(self) -> str:
-        """What tells operators of one name apart, beside how many inputs they take: `events`, `present` (of values) or nothing."""
+        """What tells operators of one name apart, beside how many inputs they take: `events`, `points`, `present` or nothing."""
+        if self.shape in POINT_SHAPES:
+            return "points"
         return "events" if self.shape in EVENT_SHAPES else "present" if self.shape is Shape.PRESENT else ""
 
     @property
@@ -163,7 +186,7 @@ class Operator:
         return f"{self.inputs[0]}.{self.name}({', '.join(extra + params)})"
 
     def reach(self, params: tuple[int | float, ...]) -> int:
-        """How many earlier bars a row needs beside its own: `n` for a lag, `n - 1` for a window of `n`."""
+        """How many earlier bars a row needs beside its own: `n` for a lag or a sum since a change, `n - 1` for a window of `n`."""
         if self.shape not in BAR_SHAPES:
             return 0
-        return int(params[0]) if self.name == "lag" else int(params[0]) - 1
+        return int(params[0]) if self.name in ("lag", "cumulative") else int(params[0]) - 1
