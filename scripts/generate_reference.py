@@ -80,8 +80,9 @@ ABOUT = {
     ),
     "present": "With `min_count`, what the last `n` bars have counts, be they fewer than `n` or without a value here and there.",
     "windows": (
-        "The points of one window: `x` and `weight` are columns of `events.window(...)`, `trades.last(...)` and their like, or expressions "
-        "over them. An *event* is any such point."
+        "The points of one window: `x`, `weight` and `time` are columns of `events.window(...)`, `trades.last(...)` and their like, or "
+        "expressions over them. An *event* is any such point. Each takes `where=` beside, for [some of them](../events.md), and "
+        '`fading_mean` and `fading_sum` a half-life such as `"6h"` alone.'
     ),
     "points": "What a point has to do with those before it, and with those of other streams. The result has a value for each point.",
     "staged": "What looks beyond one instrument's bars of one timeframe, and is computed before everything that uses it.",

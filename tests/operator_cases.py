@@ -23,6 +23,7 @@ from fractions import Fraction
 
 from asof.features.expression import Expr, apply, bars, events, where
 from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, POINT_SHAPES, Operator, Param, Shape
+from asof.operators.operator import of_chosen
 from asof.timeframes import UNITS, duration_text
 
 ERROR = math.inf
@@ -161,6 +162,11 @@ def faded(x: Sequence[float], alpha: float) -> float:
     return math.fsum(map(python.mul, x, weights)) / math.fsum(weights)
 
 
+def fading(x: Sequence[float], time: Sequence[float], half_life: float) -> tuple[float, float]:
+    weights = [2.0 ** ((at - time[-1]) / half_life) for at in time]
+    return math.fsum(map(python.mul, x, weights)), math.fsum(weights)
+
+
 def gained(x: Sequence[float], gain: Sequence[float], reach: int) -> float:
     answer = x[0]
     for value, share in zip(x[1:], gain[1:], strict=True):
@@ -290,6 +296,9 @@ CASES: dict[str, Case] = {
     "events.min/1": Case(min, bits=True),
     "events.max/1": Case(max, bits=True),
     "events.last/1": Case(lambda x: x[-1], bits=True),
+    "events.distinct/1": Case(lambda x: float(len(set(x))), bits=True),
+    "events.fading_sum/2": Case(lambda x, time, half_life: fading(x, time, half_life)[0], scale=biggest),
+    "events.fading_mean/2": Case(lambda x, time, half_life: python.truediv(*fading(x, time, half_life)), scale=biggest),
     "events.first/1": Case(lambda x: x[0], bits=True),
     "events.buckets/2": Case(one_sided, scale=one),
     "points.previous/1": Case(previous, bits=True),
@@ -325,9 +334,9 @@ def _fit(operator: Operator, params: tuple[float, ...]) -> bool:
     return given.get("low", 0) <= given.get("high", 0) and given.get("min_count", 0) <= length
 
 
-def called(operator: Operator, inputs: Sequence[Expr], params: tuple[float, ...]) -> Expr:
-    """The operator applied to as many of the inputs as it takes."""
-    first, *more = inputs[: len(operator.inputs)]
+def called(operator: Operator, inputs: Sequence[Expr], params: tuple[float, ...], where: Expr | None = None) -> Expr:
+    """The operator applied to as many of the inputs as it takes, and with `where` to some of the events."""
+    first, *more = (*inputs[: len(operator.values)], *([] if where is None else [where]))
     params = tuple(duration_text(int(v)) if p.span else v for p, v in zip(operator.params, params, strict=True))  # type: ignore[misc]
     in_order = [value for p, value in zip(operator.params, params, strict=True) if not p.named]
     named = {p.name: value for p, value in zip(operator.params, params, strict=True) if p.named}
@@ -346,6 +355,10 @@ def expressions(operator: Operator) -> dict[str, Expr]:
                 news = events.window(window)
                 made[f"window_{window}_{k}"] = called(operator, (news.sentiment, news.confidence), params)
                 made[f"other_{window}_{k}"] = called(operator, (news.clock_skew / news.confidence, news.sentiment.abs()), params)
+                some = (news.category == "earnings") | news.is_repost
+                made[f"where_{window}_{k}"] = called(
+                    of_chosen(operator), (news.sentiment, news.confidence)[: len(operator.inputs)], params, some
+                )
             made[f"later_{k}"] = (made[f"window_1h_{k}"] + ret).lag(2)
             continue
         if operator.shape in POINT_SHAPES:

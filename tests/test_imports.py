@@ -82,6 +82,7 @@ INSIDE_FUNCTIONS = {
     ("asof.service", "asof.sources.kafka_producer"): "likewise",
     ("asof.cli.demo", "asof.cli.picture"): "matplotlib is an extra that only the demo's picture needs",
     ("asof.features.expression", "asof.features.text"): "an expression prints itself, and the text form is built on expressions",
+    ("asof.operators.known", "importlib.metadata"): "slow to load, and needed only for a name that is not known",
     ("asof.stores.urls", "asof.stores.postgres"): "psycopg is an extra that only a PostgreSQL store needs",
     ("asof.stores.urls", "asof.stores.postgres_migrations"): "likewise",
     ("asof.telemetry.traces", "asof.telemetry.opentelemetry"): "OpenTelemetry is an extra that only traces need",

@@ -234,6 +234,7 @@ def test_without_events_counts_and_sums_are_zero_and_the_rest_is_missing():
         repr(news.sentiment.count()),
         repr(news.sentiment.sum()),
         repr(news.sentiment.sum(weight=news.confidence)),
+        repr(news.sentiment.distinct()),
     }
     assert set(answers.values()) == {0.0, None}
 

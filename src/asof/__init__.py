@@ -8,6 +8,8 @@ from asof.features.expression import Expr, bars, events, where
 from asof.features.feature_set import FeatureSet
 from asof.features.library.fs_v1 import fs_v1
 from asof.features.market import books, quotes, trades
+from asof.features.own import operator
+from asof.operators import Param
 
 if TYPE_CHECKING:
     from asof.backtests import aligned, iter_asof
@@ -47,6 +49,7 @@ __all__ = [
     "FeatureSet",
     "FeatureStore",
     "Frame",
+    "Param",
     "__version__",
     "aligned",
     "bars",
@@ -57,6 +60,7 @@ __all__ = [
     "fs_v1",
     "iter_asof",
     "leakcheck",
+    "operator",
     "quotes",
     "resample",
     "trades",

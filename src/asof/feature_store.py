@@ -11,16 +11,18 @@ from pathlib import Path
 from types import TracebackType
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from asof import definitions
 from asof.config import Settings, load_settings
 from asof.errors import DefinitionError, MissingExtra, NotFound, did_you_mean
 from asof.features.feature_set import FeatureSet
+from asof.features.label_set import LabelSet
 from asof.jobs import backfill as backfilling
 from asof.jobs import causes as causing
 from asof.jobs import dataset as freezing
 from asof.jobs import explain as explaining
-from asof.jobs import reading, trade_bars
+from asof.jobs import labelling, reading, trade_bars
 from asof.jobs import verify as verifying
 from asof.jobs.ages import Age
 from asof.jobs.causes import Cause
@@ -30,6 +32,7 @@ from asof.jobs.following import Follower
 from asof.jobs.ingest import Ingestion, IngestReport, actions_into, books_into
 from asof.jobs.level2 import DEPTH
 from asof.jobs.live import UNPUBLISHED, Published
+from asof.jobs.panels import sort_bars
 from asof.jobs.parts import computed, memory_bytes, pieces
 from asof.jobs.replay import Replay
 from asof.jobs.resampling import Resampled, Resampling
@@ -252,6 +255,37 @@ class FeatureStore:
         parts = pieces(work, names, _time(start, "start"), _time(end, "end", through=True)).parts
         vectors = joined((computed(work, part) for part in parts), work.table.schema)
         return Frame(reading.tabular(work.feature_set, vectors))
+
+    def labels(
+        self,
+        labels: LabelSet,
+        timeframe: str,
+        *,
+        features: Sets | Iterable[str] | None = None,
+        instruments: Iterable[str] | None = None,
+        start: Time = None,
+        end: Time = None,
+        known_at: Time = None,
+        threads: int | None = None,
+    ) -> Frame:
+        """The labels of stored bars, as they were known at a moment; `[start, end]` are bar opens. See `asof.labels.compute`.
+
+        `features` adds those of the stored vectors of the same bars: a feature set (`"fs_v1"`) or some of one (`["fs_v1:ret_1"]`).
+        """
+        check_timeframe(timeframe)
+        then, now = _time(known_at, "known_at"), datetime.now(UTC)
+        first, last = _time(start, "start"), _time(end, "end", through=True)
+        names = None if instruments is None else tuple(instruments)
+        work = Work(self.store, labelling.inputs_of(labels), timeframe, then or now, "labels", threads, self.calendars, then)
+        vectors = joined((computed(work, part) for part in pieces(work, names, first).parts), work.table.schema)
+        made = labelling.labelled(labels, sort_bars(vectors).table)
+        made = made if last is None else made.filter(pc.less_equal(made["ts"], pa.scalar(last, made["ts"].type)))
+        if features is None:
+            return Frame(made)
+        version, some = _wanted(features)
+        chosen, selection = self.select(version, timeframe, names, first, last, then)
+        found = reading.history(self.store, chosen, selection, some)
+        return Frame(labelling.beside(made, found, chosen.select(some or tuple(chosen.features))))
 
     def catch_up(
         self,

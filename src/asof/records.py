@@ -47,9 +47,18 @@ EVENTS = pa.schema(
         ("score", pa.float64()),
         ("confidence", pa.float64()),
         ("scored_at_utc", UTC),
+        ("category", pa.string()),
+        ("source", pa.string()),
+        ("source_name", pa.string()),
+        ("text_hash", pa.string()),
+        ("is_repost", pa.bool_()),
     ]
 )
-"""An event as one instrument sees it. `enriched_at_utc` is its first enrichment, `scored_at_utc` the one that gave the scores."""
+"""An event as one instrument sees it. `enriched_at_utc` is its first enrichment, `scored_at_utc` the one that gave the scores and what
+comes behind it: what the event is about, the kind and the name of its source, the hash of its text, and whether the source says that it
+repeats another event. Each of these is null where the source does not say."""
+EVENT_DETAILS = ("category", "source", "source_name", "text_hash", "is_repost")
+"""What an event may have beside times and scores."""
 
 ACTIONS = pa.schema([("instrument_id", pa.string()), ("ts", UTC), ("split", pa.float64()), ("dividend_factor", pa.float64())])
 """A corporate action. `ts` is the first moment of its ex-date, `split` how many new shares there are for an old one, `dividend_factor` what

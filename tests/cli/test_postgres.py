@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from asof.cli.init import NEXT
-from asof.stores.postgres_migrations import NAMES
+from asof.stores.postgres_migrations import LAYOUT, NAMES
 from tests.cli.conftest import Command
 from tests.servers.postgres import Postgres
 
@@ -23,7 +23,7 @@ def empty(postgres: Postgres, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_an_empty_database_becomes_a_store_and_every_command_works_on_it(asof: Command, empty: str) -> None:
     refused = asof("plan")
     assert refused.code == 5
-    assert "lacks 0001_records, 0002_vectors, 0003_logs, 0004_changes, 0005_actions, 0006_points: run asof migrate" in refused.said
+    assert f"lacks {', '.join(NAMES.values())}: run asof migrate" in refused.said
     made = asof("migrate")
     assert made.code == 0
     assert made.text.splitlines() == [f"+ {name}" for name in NAMES.values()]
@@ -55,7 +55,7 @@ def test_the_doctor_names_the_server_and_what_mends_it(asof: Command, empty: str
     asof("migrate")
     healthy = asof("doctor")
     assert healthy.code == 0
-    assert "layout 6" in healthy.text
+    assert f"layout {LAYOUT}" in healthy.text
     assert "PostgreSQL" in healthy.text
     assert "TimescaleDB" in healthy.text
     postgres.run("DROP TRIGGER asof_keep_changed ON ohlcv", empty)

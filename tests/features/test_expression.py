@@ -10,9 +10,11 @@ import threading
 import pytest
 
 from asof.errors import DefinitionError
+from asof.features.event_text import EVENT_TEXTS
 from asof.features.expression import (
     BARS,
     COMPOSED,
+    EVENT_COLUMNS,
     METHODS,
     Expr,
     apply,
@@ -150,9 +152,22 @@ def test_points_reach_as_far_as_their_windows_what_is_before_them_and_the_bars_t
 def test_every_method_is_shown_and_answers():
     assert set(METHODS) <= set(dir(bars.close))
     assert set(METHODS) == {o.name for o in OPERATORS if not o.symbol and o.name != "where"}
-    assert dir(bars) == ["adjusted", "close", "count", "every", "grid_offset", "high", "low", "open", "session", "unbroken", "volume"]
+    assert dir(bars) == [
+        "adjusted",
+        "close",
+        "count",
+        "every",
+        "grid_offset",
+        "high",
+        "low",
+        "open",
+        "session",
+        "time",
+        "unbroken",
+        "volume",
+    ]
     assert dir(bars.adjusted) == ["close", "high", "low", "open", "volume"]
-    assert dir(news) == ["clock_skew", "confidence", "count", "sentiment"]
+    assert dir(news) == sorted([*EVENT_COLUMNS, *EVENT_TEXTS, "count"])
 
 
 REFUSED = {

@@ -15,7 +15,7 @@ from asof.engine.plan import Plan
 from asof.jobs.adjusting import NO_ACTIONS
 from asof.jobs.panels import merge_enrichments, panel_of, sort_bars
 from asof.jobs.points import sort_events
-from asof.records import BARS, EVENTS, PRICES
+from asof.records import BARS, EVENT_DETAILS, EVENTS, PRICES
 from asof.timeframes import duration
 from tests.operator_cases import WINDOWS
 
@@ -89,6 +89,7 @@ class Market:
             "score": pa.array(seen["score"], from_pandas=True),
             "confidence": pa.array(seen["confidence"], from_pandas=True),
             "scored_at_utc": seen["known"],
+            **{name: pa.array(seen[name], EVENTS.field(name).type) for name in EVENT_DETAILS},
         }
         table = pa.table([bars[name] for name in BARS.names], schema=BARS)
         scored = merge_enrichments(pa.table([events[name] for name in EVENTS.names], schema=EVENTS))
@@ -138,6 +139,8 @@ def _events(rng: np.random.Generator, ts: NDArray[np.generic], instruments: int,
     ]
     parent = np.repeat(np.arange(count), [len(t) for t in tickers])
     columns: Columns = {"id": ids, "known": known, "happened": happened, "score": score, "confidence": confidence}
+    few = {"category": ["earnings", "macro", None], "source": ["rss", None], "source_name": ["Ü", ""], "text_hash": ["a", "b", "c"]}
+    columns |= {name: rng.choice(np.array(said, object), count) for name, said in (few | {"is_repost": [True, False, None]}).items()}
     exploded = {name: values[parent] for name, values in columns.items()}
     return exploded | {"instrument": np.concatenate([np.zeros(0, np.int64), *tickers])}
 

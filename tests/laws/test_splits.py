@@ -37,10 +37,9 @@ def test_the_order_in_which_rows_come_changes_no_bit(feature_set: FeatureSet, ma
 def test_computing_again_gives_the_same_bits(feature_set: FeatureSet, market: Market):
     plan = planned(feature_set)
     panel = market.panel(plan)
-    columns = {**panel.columns, **panel.points["events"].columns}
-    before = {name: values.copy() for name, values in columns.items()}
+    columns = (*panel.columns.items(), *panel.points["events"].columns.items())
+    before = [(name, values, values.copy()) for name, values in columns]
     first, second = (vectors_of_panel(plan, panel, market.instruments, rows=50) for _ in range(2))
     assert_same(feature_set, second, first)
-    for name, values in before.items():
-        after = columns[name]
+    for name, after, values in before:
         assert np.array_equal(values, after, equal_nan=True), f"the engine wrote into its input {name}"

@@ -178,7 +178,8 @@ def test_an_event_is_a_row_for_each_ticker_and_one_named_twice_counts_once() -> 
     tickers = [{"symbol": symbol, "confidence": 1, "method": "ner"} for symbol in ("B", "A", "B")]
     rows = decode(message(tickers=tickers, event_time_utc="2014-08-12T07:41:10.0159999+02:00"), NOW)
     at, happened = 1_407_822_070_015_000, 1_407_822_070_015_999
-    assert rows == [Row(name, WHOLE["event_id"], at, happened, 0.296, 0.296, at) for name in ("B", "A")]
+    about = (WHOLE["event_category"], WHOLE["source_type"], WHOLE["source_name"], WHOLE["normalized_text_hash"].lower(), None)
+    assert rows == [Row(name, WHOLE["event_id"], at, happened, 0.296, 0.296, at, *about) for name in ("B", "A")]
     assert decode(message(tickers=[]), NOW) == []
     assert decode(message(event_time_utc=None), NOW)[0].event_time_utc is None
 
@@ -196,7 +197,7 @@ def test_a_property_that_is_given_twice_has_its_last_value() -> None:
 
 
 ROWS = st.builds(
-    lambda event, enriched, score: Row("A", event, enriched, None, score, 0.5, enriched),
+    lambda event, enriched, score: Row("A", event, enriched, None, score, 0.5, enriched, "macro" if score else "other", "rss", "n", "h"),
     st.sampled_from("xy"),
     st.integers(1_700_000_000_000_000, 1_700_000_000_000_003),
     st.sampled_from([-1.0, 0.0, 0.25]),

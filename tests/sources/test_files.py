@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asof.errors import DataError
+from asof.records import EVENT_DETAILS
 from asof.sources.files import LINES, read_file
 from tests.sources.files import (
     GOOD_BAR,
@@ -110,6 +111,7 @@ def test_an_event_counts_once_for_each_ticker_in_whatever_shape_it_comes(tmp_pat
         "score": 0.5,
         "confidence": 0.25,
         "scored_at_utc": at,
+        **dict.fromkeys(EVENT_DETAILS),
     }
     assert ingest(path, kind="events").records == [{"instrument_id": name} | expected for name in "AB"]
 

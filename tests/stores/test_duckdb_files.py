@@ -14,12 +14,12 @@ import pyarrow as pa
 import pytest
 
 from asof.errors import StoreError
-from asof.records import BARS
+from asof.records import BARS, EVENT_DETAILS
 from asof.stores.duckdb import LAYOUT, DuckDBStore
-from asof.stores.store import BARS_TABLE, Changes
+from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Changes, Selection
 from asof.stores.urls import open_store
 from tests.processes import finish, python
-from tests.stores.rows import NOON, bar, bars_of, closes, later, minute
+from tests.stores.rows import NOON, bar, bars_of, closes, event, events_of, later, minute, rows_in
 
 SMALL_DISK = 24 << 20
 
@@ -37,6 +37,30 @@ def test_a_store_is_there_again_when_it_is_opened_again(path: Path) -> None:
         store.upsert(BARS_TABLE, bars_of(bar(0, 2.0)), later(1))
     with DuckDBStore(path, read_only=True) as store:
         assert (closes(store), closes(store, NOON)) == ({minute(0): 2.0}, {minute(0): 1.0})
+
+
+def test_a_store_of_before_there_were_details_of_events_gets_them_when_it_is_opened_for_writing(path: Path) -> None:
+    with DuckDBStore(path) as store:
+        store.upsert(EVENTS_TABLE, events_of(event("e", 0, 0.5)), NOON)
+        store.upsert(EVENTS_TABLE, events_of(event("e", 0, 0.25)), later(1))
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("DROP MACRO TABLE events_at")
+        for schema in ("main", "history"):
+            for name in EVENT_DETAILS:
+                connection.execute(f"ALTER TABLE {schema}.events DROP COLUMN {name}")
+    with pytest.raises(StoreError, match="is of an earlier asof: open it once for writing"):
+        DuckDBStore(path, read_only=True)
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("CREATE MACRO events_at(known) AS TABLE SELECT event_id FROM main.events WHERE known_from <= known")
+    for _ in range(2):
+        with DuckDBStore(path) as store:
+            assert [(r["score"], r["category"]) for r in rows_in(store, EVENTS_TABLE)] == [(0.25, None)]
+            assert [r["score"] for r in rows_in(store, EVENTS_TABLE, Selection(known_at=NOON))] == [0.5]
+    with DuckDBStore(path) as store:
+        store.upsert(EVENTS_TABLE, events_of(event("e", 0, 0.25) | {"category": "macro"}), later(2))
+        assert [r["category"] for r in rows_in(store, EVENTS_TABLE)] == ["macro"]
+    with duckdb.connect(str(path)) as connection:
+        assert connection.execute("SELECT score, category FROM events_at(now()::TIMESTAMPTZ) ORDER BY 1").fetchall()
 
 
 def test_a_store_of_a_newer_layout_is_refused_with_the_command_that_upgrades(path: Path) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from asof.errors import StoreError
+from asof.records import EVENTS
+from asof.stores import postgres_migrations
 from asof.stores.postgres import PostgresStore
 from asof.stores.postgres_migrations import LAYOUT, NAMES, Policies, migrate, pending
-from asof.stores.store import BARS_TABLE
+from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Selection
 from asof.stores.urls import open_store
 from tests.processes import finish, python
 from tests.servers.postgres import Postgres
-from tests.stores.rows import NOON, bar, bars_of
+from tests.stores.rows import NOON, bar, bars_of, rows_in
 
 
 @pytest.fixture
@@ -23,9 +28,7 @@ def url(postgres: Postgres) -> str:
 
 
 def test_a_database_without_our_tables_is_refused_with_the_command_that_makes_them(postgres: Postgres) -> None:
-    with pytest.raises(
-        StoreError, match=r"lacks 0001_records, 0002_vectors, 0003_logs, 0004_changes, 0005_actions, 0006_points: run asof migrate"
-    ):
+    with pytest.raises(StoreError, match=f"lacks {', '.join(NAMES.values())}: run asof migrate"):
         PostgresStore(postgres.database(migrated=False))
 
 
@@ -34,6 +37,32 @@ def test_migrating_twice_does_nothing_the_second_time(postgres: Postgres) -> Non
     assert migrate(url, Policies()) == list(NAMES.values())
     assert migrate(url, Policies()) == []
     PostgresStore(url).close()
+
+
+def test_events_of_before_there_were_details_of_them_are_kept_with_their_revisions(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = postgres.database(migrated=False)
+    monkeypatch.setattr(postgres_migrations, "NAMES", {n: name for n, name in NAMES.items() if n < 7})
+    migrate(url, Policies())
+    monkeypatch.undo()
+    old = "INSERT INTO events VALUES ('A', 'e', '2024-01-01', NULL, 0.5, 1, '2024-01-01', '2024-01-01')"
+    postgres.run(f"{old}; UPDATE events SET score = 0.25, known_from = '2024-01-02'", url)
+    migrate(url, Policies())
+    with closing(PostgresStore(url)) as store:
+        (row,) = rows_in(store, EVENTS_TABLE)
+        store.upsert(EVENTS_TABLE, pa.Table.from_pylist([row | {"category": "macro", "is_repost": False}], EVENTS), datetime.now(UTC))
+        found = sorted(((r["score"], r["category"], r["is_repost"]) for r in _revisions(store)), key=str)
+        assert found == [(0.25, "macro", False), (0.25, None, None), (0.5, None, None)]
+        (then,) = rows_in(store, EVENTS_TABLE, Selection(known_at=datetime(2024, 1, 3, tzinfo=UTC)))
+        assert (then["score"], then["category"]) == (0.25, None)
+    shown = postgres.run("SELECT score, category, is_repost FROM events_at(now() + interval '1 minute')", url)
+    assert shown == [(0.25, "macro", False)]
+    assert postgres.run("SELECT score, category FROM events_at('2024-01-01 12:00Z')", url) == [(0.5, None)]
+
+
+def _revisions(store: PostgresStore) -> list[dict[str, object]]:
+    return pa.concat_tables(store.revisions(EVENTS_TABLE, Selection())).to_pylist()
 
 
 def test_the_scripts_do_by_hand_what_the_command_does(postgres: Postgres) -> None:

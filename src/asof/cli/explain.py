@@ -12,6 +12,7 @@ from rich.tree import Tree
 from asof.cli.console import JsonOption, KnownAtOption, StoreOption, TimeframeOption, emit, out, show_table
 from asof.feature_store import connect
 from asof.jobs.explain import Explained, Value
+from asof.records import EVENT_DETAILS
 
 LAST_BARS = 5
 
@@ -63,7 +64,8 @@ def show(feature_set: str, timeframe: str, found: Explained, feature: str = "") 
         show_table(bars.slice(before).select(["ts", "open", "high", "low", "close", "volume", "known_from"]), title)
     if len(found.events):
         columns = ["enriched_at_utc", "event_id", "score", "confidence", "event_time_utc", "known_from"]
-        show_table(found.events.select(columns), f"{len(found.events)} events")
+        said = [name for name in EVENT_DETAILS if found.events[name].null_count < len(found.events)]
+        show_table(found.events.select([*columns[:4], *said, *columns[4:]]), f"{len(found.events)} events")
     for name, points in found.market.items():
         title = f"{found.points[name]} {name}" + (f", the last {LAST_BARS}" if found.points[name] > LAST_BARS else "")
         show_table(points.slice(max(0, len(points) - LAST_BARS)), title)

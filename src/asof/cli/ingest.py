@@ -15,7 +15,7 @@ from asof.errors import did_you_mean
 from asof.feature_store import connect
 from asof.jobs.ingest import KNOWN_FROM, Ingestion, IngestReport, actions_into, books_into
 from asof.jobs.level2 import COLUMNS, DEPTH
-from asof.records import ACTIONS, BARS, BOOKS, QUOTES, TRADES
+from asof.records import ACTIONS, BARS, BOOKS, EVENT_DETAILS, QUOTES, TRADES
 from asof.sources import lean
 from asof.sources.columns import ColumnMapping
 from asof.sources.files import rows_of
@@ -32,7 +32,9 @@ Timezone = Annotated[str | None, typer.Option(help="Zone of times that name none
 Unit = Annotated[str | None, typer.Option(help="Unit of times that are whole numbers: s, ms, us or ns.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first row that must be refused; its file stays out.")]
 
-EVENT_COLUMNS = ("event_id", "enriched_at_utc", "event_time_utc", "tickers", "instrument_id", "score", "confidence", KNOWN_FROM)
+EVENT_COLUMNS = (
+    *("event_id", "enriched_at_utc", "event_time_utc", "tickers", "instrument_id", "score", "confidence", *EVENT_DETAILS, KNOWN_FROM),
+)
 
 
 ACTION_COLUMNS = (*ACTIONS.names, KNOWN_FROM)

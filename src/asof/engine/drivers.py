@@ -12,6 +12,7 @@ by bar    `drive(out, inputs, params, offsets, reach)`                       row
 rescaled  `drive(out, inputs, factors, params, offsets, reach)`              as by bar
 by window `drive(out, inputs, sums, params, low, high, minimum)`             windows, addresses of their first points and of
                                                                              those behind their last, points
+chosen    `drive(out, inputs, where, sums, params, low, high, minimum)`      as by window
 by point  `drive(out, inputs, params, time, starts, stops)`                  points, addresses of the first of each instrument
                                                                              and of the one behind its last, instruments,
                                                                              address of their times
@@ -28,7 +29,7 @@ import numpy as np
 from asof.engine.exact import LONGEST, rounded_difference, running_totals
 from asof.engine.machine import FRAME
 from asof.engine.native import compile_step, floats_at, ints_at, named
-from asof.engine.tuples import ACTS, BUFFERS, CUT, PICK, RESCALE, TAKE, TAME, buffer
+from asof.engine.tuples import ACTS, BUFFERS, CHOOSE, CUT, PICK, RESCALE, TAME, buffer, take
 from asof.operators import Operator, Shape
 
 Drive = Callable[..., object]
@@ -284,6 +285,23 @@ def exact_sum(kernel, inputs, sums):
     return drive
 
 
+def chosen(drive, inputs):
+    """A driver by window that is given the chosen events alone."""
+    choose = CHOOSE[inputs]
+
+    def drive_chosen(out, inputs, where, sums, params, low, high, minimum):
+        ends = np.empty(len(where) + 1, np.int64)
+        ends[0] = 0
+        for i in range(len(where)):
+            ends[i + 1] = ends[i] + (where[i] == where[i] and where[i] != 0.0)
+        first, last = np.empty(len(out), np.int64), np.empty(len(out), np.int64)
+        for i in range(len(out)):
+            first[i], last[i] = ends[low[i]], ends[high[i]]
+        drive(out, choose(inputs, where, ends), sums, params, first, last, minimum)
+
+    return drive_chosen
+
+
 def blank(out, starts, stops):
     """Put something where rows are of no instrument of the morsel: what reads them does not count."""
     end = 0
@@ -356,6 +374,18 @@ def by_window(drive, inputs, sums, take):
     return step
 
 
+def by_window_chosen(drive, inputs, sums, take):
+    def step(where, at, params, frame):
+        words, frame = ints_at(at, AT), ints_at(frame, FRAME)
+        windows, low, high = frame[0], ints_at(frame[1], frame[0]), ints_at(frame[2], frame[0])
+        given = inputs(where, words[1:], frame[3])
+        condition = buffer(where, words[1 + len(given)], frame[3])
+        totals = sums(where, words[2 + len(given) :], windows)
+        drive(buffer(where, words[0], windows), given, condition, totals, take(floats_at(params, PARAMS)), low, high, words[AT - 1])
+
+    return step
+
+
 def points(frame):
     """The times of points, and where each instrument's begin and end."""
     return ints_at(frame[4], frame[0]), ints_at(frame[1], frame[3]), ints_at(frame[2], frame[3])
@@ -400,16 +430,20 @@ DRIVERS: dict[Shape, tuple[Callable[..., Drive], Callable[..., Callable[..., Non
 
 def driver(operator: Operator) -> Drive:
     """The operator's kernel inside its driver, not compiled."""
-    kernel = named(operator.kernel, f"kernel_{operator.key}")
-    return named(DRIVERS[operator.shape][0](kernel, len(operator.inputs), len(operator.sums)), f"drive_{operator.key}")
+    kernel = named(operator.kernel, f"kernel_{operator.key}_{operator.digest}")
+    drive = named(DRIVERS[operator.shape][0](kernel, len(operator.values), len(operator.sums)), f"drive_{operator.key}_{operator.digest}")
+    return named(chosen(drive, len(operator.values)), f"chosen_{operator.key}_{operator.digest}") if operator.chosen else drive
 
 
 @cache
 def compiled(operator: Operator, rescales: bool = False) -> int:
     """The address of the operator's step, compiled; of one that rescales its windows if so said."""
-    take = TAKE[tuple(param.kind for param in operator.params)]
+    taken = take(tuple(param.kind for param in operator.params))
     drive, step_of = driver(operator), DRIVERS[operator.shape][1]
     if rescales:
-        drive, step_of = named(rescaled(drive, len(operator.inputs)), f"rescaled_{operator.key}"), by_bar_rescaled
-    step = step_of(drive, BUFFERS[len(operator.inputs)], BUFFERS[len(operator.sums)], take)
-    return compile_step(named(step, f"step_{'rescaled_' if rescales else ''}{operator.key}"))
+        drive, step_of = named(rescaled(drive, len(operator.inputs)), f"rescaled_{operator.key}_{operator.digest}"), by_bar_rescaled
+    if operator.chosen:
+        step_of = by_window_chosen
+    step = step_of(drive, BUFFERS[len(operator.values)], BUFFERS[len(operator.sums)], taken)
+    name = f"step_{'rescaled_' if rescales else ''}{operator.key}_{operator.digest}"
+    return compile_step(named(step, name), operator.name)

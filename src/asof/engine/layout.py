@@ -74,10 +74,16 @@ def flag_numbers(flags: Ints, bits: Ints) -> tuple[np.ndarray, np.ndarray]:
 
 def surely_distinct(codes: Ints, offsets: Spans, data: Bytes) -> bool:
     """Whether the pairs of code and text are all distinct; False may also mean that two of their hashes meet."""
-    hashes = np.empty(len(codes), np.uint64)
-    _hash_text(hashes, codes.astype(np.uint64), offsets, data)
+    hashes = text_hashes(offsets, data, codes)
     hashes.sort()
     return not bool((hashes[1:] == hashes[:-1]).any())
+
+
+def text_hashes(offsets: Spans, data: Bytes, seeds: Ints | None = None) -> NDArray[np.uint64]:
+    """A number of 64 bits for each text, mixed with its seed."""
+    hashes = np.empty(len(offsets) - 1, np.uint64)
+    _hash_text(hashes, np.zeros(len(hashes), np.uint64) if seeds is None else seeds.astype(np.uint64), offsets, data)
+    return hashes
 
 
 def newest_known(offsets: Ints, known: Ints, ends: Ints, available: Ints) -> Ints:

@@ -14,8 +14,11 @@ from types import FunctionType
 
 from llvmlite import ir
 from numba import cfunc, njit, types
+from numba.core.errors import NumbaError
 from numba.extending import intrinsic, register_jitable
 from numba.np.numpy_support import carray
+
+from asof.errors import DefinitionError
 
 ADDRESS = types.intp
 Loop = Callable[..., object]
@@ -70,10 +73,16 @@ def compile_loop(function: Callable[..., object]) -> Loop:
     return loop
 
 
-def compile_step(step: Callable[..., object]) -> int:
-    """The address of a compiled function of four addresses, for `call`. It stays valid as long as the process lives."""
+def compile_step(step: Callable[..., object], operator: str) -> int:
+    """The address of a compiled function of four addresses, for `call`. It stays valid as long as the process lives.
+
+    Raises `DefinitionError` where Numba cannot compile the operator's kernel.
+    """
     register(step)
-    compiled = cfunc(_STEP, cache=True, fastmath=False, error_model="numpy")(step)
+    try:
+        compiled = cfunc(_STEP, cache=True, fastmath=False, error_model="numpy")(step)
+    except NumbaError as error:
+        raise DefinitionError(f"operator {operator} cannot be compiled by Numba: {error}") from error
     assert compiled.address is not None
     _kept.append(compiled)
     return compiled.address

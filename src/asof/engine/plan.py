@@ -283,7 +283,8 @@ class _Planner:
         if window not in self._windows:
             self._windows.append(window)
         given = dict(zip(node.operator.inputs, node.inputs, strict=True))
-        sums = [self._value(_sum(column("", window), *(given[name] for name in names))) for names in node.operator.sums]
+        only = {"where": given["where"]} if node.operator.chosen else {}
+        sums = [self._value(_sum(column("", window), *(given[name] for name in names), **only)) for names in node.operator.sums]
         on = ON_WINDOWS + self._windows.index(window)
         return self._step(Kind.APPLY, on, inputs + sums, on, node.operator, node.params)
 
@@ -382,12 +383,12 @@ def _on_base(root: Expr) -> Expr:
     return made[root]
 
 
-def _sum(present: Expr, first: Expr, *more: Expr) -> Expr:
-    """The sum, over the points that are present, of the product of some columns and numbers."""
+def _sum(present: Expr, first: Expr, *more: Expr, **only: Expr) -> Expr:
+    """The sum, over the points that are present (`only` those where it is true), of the product of some columns and numbers."""
     product = first if isinstance(first.domain, Window) or more else apply("multiply", present, first)
     for factor in more:
         product = apply("multiply", product, factor)
-    return apply("sum", product)
+    return apply("sum", product, **only)
 
 
 def _factor(scale: Scale) -> Expr:

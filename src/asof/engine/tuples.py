@@ -1,8 +1,11 @@
 """The tuples that drivers hand to kernels: one function for each length, since compiled code unrolls only what has a fixed one."""
 
 import math
+from functools import cache
 
-from asof.engine.native import floats_at, ints_at
+import numpy as np
+
+from asof.engine.native import floats_at, ints_at, named
 
 
 def pick_0(arrays, i):
@@ -115,41 +118,42 @@ BUFFERS = (buffers_0, buffers_1, buffers_2, buffers_3)
 """The buffers that `words` name, by their addresses in `where`."""
 
 
+def choose(x, where, ends):
+    """The values where `where` is true, of which there are `ends[i]` before row `i`; an error where that is one."""
+    out = np.empty(ends[len(where)])
+    for i in range(len(where)):
+        if ends[i + 1] > ends[i]:
+            out[ends[i]] = x[i] if math.isfinite(where[i]) else math.inf
+    return out
+
+
+def choose_1(arrays, where, ends):
+    return (choose(arrays[0], where, ends),)
+
+
+def choose_2(arrays, where, ends):
+    return choose(arrays[0], where, ends), choose(arrays[1], where, ends)
+
+
+CHOOSE = {1: choose_1, 2: choose_2}
+"""The chosen values of each array."""
+
+
+@cache
+def take(kinds):
+    """What takes parameters of these kinds out of an array of floats, as a tuple."""
+    if not kinds:
+        return none
+    before, place = take(kinds[:-1]), len(kinds) - 1
+
+    def whole(params):
+        return (*before(params), int(params[place]))
+
+    def fraction(params):
+        return (*before(params), params[place])
+
+    return named(whole if kinds[-1] is int else fraction, f"take_{'_'.join(kind.__name__ for kind in kinds)}")
+
+
 def none(params):
     return ()
-
-
-def whole(params):
-    return (int(params[0]),)
-
-
-def two_whole(params):
-    return int(params[0]), int(params[1])
-
-
-def two(params):
-    return params[0], params[1]
-
-
-def whole_and_one(params):
-    return int(params[0]), params[1]
-
-
-def three_whole(params):
-    return int(params[0]), int(params[1]), int(params[2])
-
-
-def whole_one_whole(params):
-    return int(params[0]), params[1], int(params[2])
-
-
-TAKE = {
-    (): none,
-    (int,): whole,
-    (int, int): two_whole,
-    (float, float): two,
-    (int, float): whole_and_one,
-    (int, int, int): three_whole,
-    (int, float, int): whole_one_whole,
-}
-"""Parameters of these kinds, out of an array of floats."""

@@ -15,8 +15,12 @@ from typing import ClassVar
 from asof.errors import DefinitionError, UnknownName, did_you_mean
 from asof.features import decay
 from asof.features.adjustment import ADJUSTED, ANY, FREE, NONE, PREFIX, Scale, rescales, scale_of
+from asof.features.event_text import EVENT_TEXTS, EventText
+from asof.features.label import WHY, Label
 from asof.features.streams import COLUMNS, EVENT_COLUMNS, EVENTS, NOWHERE, Reach, Window, further, last, together, window
 from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, POINT_SHAPES, Operator, Scaling, Shape
+from asof.operators.known import KNOWN
+from asof.operators.operator import of_chosen
 from asof.operators.staged import HIGHER
 from asof.timeframes import timeframe
 
@@ -33,6 +37,7 @@ BAR_COLUMNS = {
     "close": "last price of the bar",
     "volume": "traded volume of the bar",
     "grid_offset": "microseconds by which an `m` or `h` bar opens off its timeframe's grid; 0 for days",
+    "time": "when the bar opens, in microseconds since 1970",
     "session": "when the session began that the bar opens in, in microseconds since 1970; missing outside of sessions",
     "unbroken": "1 where no bar that the instrument's calendar expects is absent between the one before and this; else missing",
 }
@@ -221,16 +226,32 @@ class Expr:
         least = {} if min_count is None else {"min_count": min_count}
         return apply("ewm", self, reach=decay.reach_of(share) if reach is None else reach, alpha=share, **least)
 
+    def fading_mean(self, half_life: str, *, time: Expr | None = None, **more: Expr | Number) -> Expr:
+        """The mean of a window's events, each weighing half as much as one that is a `half_life` (such as `"6h"`) newer.
+
+        It does not fade until there is another event. Missing when there is no event, or one without a value.
+        """
+        return self._fading("fading_mean", half_life, time, more)
+
+    def fading_sum(self, half_life: str, *, time: Expr | None = None, **more: Expr | Number) -> Expr:
+        """The sum of a window's events with the weights of `fading_mean`: the newest weighs 1."""
+        return self._fading("fading_sum", half_life, time, more)
+
+    def _fading(self, name: str, half_life: str, time: Expr | None, more: dict[str, Expr | Number]) -> Expr:
+        if not isinstance(self.domain, Window):
+            raise DefinitionError(f"{name} works on the points of a window, not on bars: events.window('1d').sentiment.{name}('6h')")
+        return apply(name, self, time=column("time", self.domain) if time is None else time, half_life=half_life, **more)
+
     def __getattr__(self, name: str) -> Callable[..., Expr]:
-        if name not in METHODS:
-            if name.startswith("_"):
-                raise AttributeError(name)
-            hint = did_you_mean(name, [*METHODS, *COMPOSED])
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name not in METHODS and not KNOWN.named(name):
+            hint = did_you_mean(name, [*METHODS, *COMPOSED, *KNOWN.own])
             raise UnknownName(f"no operator is called {name!r}{hint}")
         return lambda *args, **kwargs: apply(name, self, *args, **kwargs)
 
     def __dir__(self) -> list[str]:
-        return [*METHODS, *object.__dir__(self)]
+        return [*METHODS, *KNOWN.own, *object.__dir__(self)]
 
 
 def _leaf_scale(params: tuple[Number, ...], name: str) -> Scale:
@@ -241,18 +262,16 @@ def _leaf_scale(params: tuple[Number, ...], name: str) -> Scale:
 
 
 METHODS = tuple(dict.fromkeys(o.name for o in OPERATORS if not o.symbol and o.name != "where"))
-"""The operators that are written as methods."""
+"""The operators that ship and are written as methods."""
 
 COMPOSED = ("between", "crossed_above", "crossed_below", "diff")
 """The methods that are short for an expression."""
 
-_BY_NAME = {(o.name, o.kind, len(o.inputs)): o for o in OPERATORS}
-_INPUTS = frozenset(i for o in OPERATORS for i in o.inputs)
-_NAMES = tuple(dict.fromkeys(o.name for o in OPERATORS))
-
 
 def constant(value: Number) -> Expr:
     """A number as an expression; it must be finite."""
+    if isinstance(value, Label):
+        raise DefinitionError(f"{value!r} is a label, and can be no part of an expression: {WHY}")
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise DefinitionError(f"{value!r} ({type(value).__name__}) is neither an expression nor a number")
     try:
@@ -278,14 +297,23 @@ def apply(name: str, /, *args: object, **named: object) -> Expr:
     kinds = ("events", "points") * isinstance(first.domain, Window) + ("present",) * ("min_count" in named) + ("",)
     if name == "negate" and len(args) == 1 and first.operator is None and first.domain is None:
         return constant(-first.params[0])  # as the text form reads it
-    given = 1 + sum(isinstance(a, Expr) for a in args[1:]) + sum(isinstance(v, Expr) or key in _INPUTS for key, v in named.items())
-    operator = _find(name, kinds, given)
+    inputs_named = sum(key != "where" and (isinstance(v, Expr) or key in KNOWN.inputs) for key, v in named.items())
+    operator = _find(name, kinds, 1 + sum(isinstance(a, Expr) for a in args[1:]) + inputs_named)
+    if "where" in named:
+        operator = _chosen(operator)
     bound = _bind(operator, args, named)
     inputs = tuple(v if isinstance(v, Expr) else constant(v) for v in (bound[i] for i in operator.inputs))  # type: ignore[arg-type]
     params = tuple(p.check(bound[p.name], name) for p in operator.params)
     _check_together(operator, dict(zip((p.name for p in operator.params), params, strict=True)))
     _check_scales(operator, inputs)
     return Expr(operator, inputs, params, "", _result_domain(operator, inputs))
+
+
+def _chosen(operator: Operator) -> Operator:
+    """The operator over chosen events."""
+    if operator.shape not in EVENT_SHAPES:
+        raise DefinitionError(f"{operator.name}(where=...) chooses events of a window; of bars write where(condition, a, b)")
+    return of_chosen(operator)
 
 
 def _check_scales(operator: Operator, inputs: tuple[Expr, ...]) -> None:
@@ -315,11 +343,11 @@ def _find(name: str, kinds: tuple[str, ...], given: int) -> Operator:
     """The operator of this name, of the first of the kinds that has one: event operators on events, the others on anything."""
     for kind in kinds:
         for arity in (given, *range(1, 4)):
-            if found := _BY_NAME.get((name, kind, arity)):
+            if found := KNOWN.find(name, kind, arity):
                 return found
-    if name in _NAMES:
+    if name in KNOWN.names:
         raise DefinitionError(f"{name} works on the points of a window, not on bars: events.window('1h').sentiment.{name}()")
-    raise DefinitionError(f"no operator is called {name!r}{did_you_mean(name, _NAMES)}")
+    raise DefinitionError(f"no operator is called {name!r}{did_you_mean(name, KNOWN.names)}")
 
 
 def _bind(operator: Operator, args: tuple[object, ...], named: dict[str, object]) -> dict[str, object]:
@@ -464,9 +492,9 @@ class PointWindow:
     made: ClassVar[tuple[str, ...]] = ("count",)
     """What there is beside the columns of the stream."""
 
-    def count(self) -> Expr:
-        """The number of points in the window; 0 for none, never missing."""
-        return apply("count", self.present)
+    def count(self, *, where: Expr | Number | None = None) -> Expr:
+        """The number of points in the window, or of those where `where` is true; 0 for none, never missing."""
+        return apply("count", self.present, **({} if where is None else {"where": where}))
 
     def __dir__(self) -> list[str]:
         return [*COLUMNS[self.domain.stream], *self.made]
@@ -474,6 +502,26 @@ class PointWindow:
 
 class EventWindow(PointWindow):
     """The events enriched within a duration before each bar's open, both ends included."""
+
+    made = ("count", *EVENT_TEXTS)
+
+    @property
+    def category(self) -> EventText:
+        """What the event is about, such as `"earnings"`: `news.category == "earnings"`."""
+        return EventText("category", self._equals)
+
+    @property
+    def source(self) -> EventText:
+        """The kind of its source, such as `"twitter"`."""
+        return EventText("source", self._equals)
+
+    @property
+    def source_name(self) -> EventText:
+        """The source itself, by its name."""
+        return EventText("source_name", self._equals)
+
+    def _equals(self, comparison: str) -> Expr:
+        return column(comparison, self.domain)
 
 
 class Events:

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from asof.errors import DefinitionError, NotFound, did_you_mean
 from asof.features.expression import BARS, Expr, higher_timeframes, lookback, reaches, walk, windows
+from asof.features.label import WHY, Label
 from asof.features.streams import EVENTS, MARKET, Reach
 from asof.features.text import definition_text, parse_definition
 
@@ -71,14 +72,18 @@ class FeatureSet:
     """
 
     def __init__(self, version: str, features: Mapping[str, Expr], flags: Mapping[str, Expr] | None = None) -> None:
-        _check_name(version, "feature set version")
+        check_name(version, "feature set version")
         if not features:
             raise DefinitionError(f"feature set {version} has no features")
         if len(flags or {}) > MOST_FLAGS:
             raise DefinitionError(f"feature set {version} has {len(flags or {})} flags; at most {MOST_FLAGS} fit")
         for kind, group in (("feature", features), ("flag", flags or {})):
             for name, expr in group.items():
-                _check_name(name, kind)
+                check_name(name, kind)
+                if isinstance(expr, Label):
+                    raise DefinitionError(
+                        f"{kind} {name} of {version} is a label: {WHY}; put it into a LabelSet, and join that for training"
+                    )
                 if not isinstance(expr, Expr) or expr.domain != BARS or (expr.operator is None and not expr.name):
                     higher = isinstance(expr, Expr) and isinstance(expr.domain, str) and expr.domain != BARS
                     mend = ": take what was known of it, with .latest()" if higher else ""
@@ -105,7 +110,7 @@ class FeatureSet:
     def fingerprint(self) -> str:
         """SHA-256 of the text and of the semantic version of every operator in it, in hexadecimal."""
         used = {n.operator for n in walk(*self.roots) if n.operator}
-        versions = "\n".join(sorted(f"{o.key}@{o.version}" for o in used))
+        versions = "\n".join(sorted(o.stamp for o in used))
         return hashlib.sha256(f"{self.text}\n{versions}\n".encode()).hexdigest()
 
     @property
@@ -171,7 +176,8 @@ class FeatureSet:
         return f"<FeatureSet {self.version}: {len(self.features)} features, {self.lookback} bars back, {self.fingerprint[:12]}>"
 
 
-def _check_name(name: object, what: str) -> None:
+def check_name(name: object, what: str) -> None:
+    """Refuse what cannot be the name of a column or a table."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise DefinitionError(f"{what} {name!r} must be a letter, then up to 62 letters, digits or underscores")
     if name.lower() in RESERVED or name == COMPUTATION_ERROR or keyword.iskeyword(name):

@@ -19,8 +19,11 @@ EVENT_COLUMNS = {
     "sentiment": "sentiment score, -1 to 1",
     "confidence": "confidence of the score, 0 to 1",
     "clock_skew": "microseconds by which the event claims to have happened after it was enriched; 0 where it does not",
+    "time": "when the event became known, in microseconds since 1970",
+    "text": "a number that tells its text from others, made of its hash; missing where the source gives none",
+    "is_repost": "1 where the source says that the event repeats another one, 0 where it says not; else missing",
 }
-"""What a scored event offers."""
+"""What a scored event offers. Beside these there are texts, which can be compared: `asof.features.event_text`."""
 
 TRADE_COLUMNS = {
     "price": "price of the trade",

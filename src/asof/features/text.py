@@ -12,10 +12,26 @@ from collections import Counter
 from collections.abc import Mapping
 
 from asof.errors import DefinitionError
-from asof.features.expression import BARS, AdjustedBars, Bars, Events, Expr, PointWindow, apply, bars, constant, events, walk, where
+from asof.features.event_text import EVENT_TEXTS, EventText, comparison
+from asof.features.expression import (
+    BARS,
+    AdjustedBars,
+    Bars,
+    Events,
+    EventWindow,
+    Expr,
+    PointWindow,
+    apply,
+    bars,
+    constant,
+    events,
+    walk,
+    where,
+)
 from asof.features.market import Books, Quotes, Trades, books, quotes, trades
 from asof.features.streams import BOOKS, EVENTS, QUOTES, TRADES, Window
 from asof.operators import EVENT_SHAPES, OPERATORS
+from asof.operators.known import KNOWN
 from asof.timeframes import duration_text
 
 LONGEST_TEXT = 1_000_000
@@ -79,7 +95,7 @@ def _leaf(expr: Expr) -> tuple[str, int]:
         return text, _RANK["negate"] if text.startswith("-") else _ATOM
     root = expr.domain.text if isinstance(expr.domain, Window) else BARS if expr.domain == BARS else f'bars.every("{expr.domain}")'
     asked = f"({', '.join(map(_number, expr.params))})" if expr.params else ""
-    return (f"{root}.{expr.name}{asked}" if expr.name else root), _ATOM
+    return (f"{root}.{expr.name}{asked}" if expr.name else root), _COMPARISON if comparison(expr.name) else _ATOM
 
 
 def _wrap(part: tuple[str, int], rank: int) -> str:
@@ -135,6 +151,10 @@ def _parse(node: ast.AST, names: Mapping[str, Expr]) -> object:
             return apply(_UNARY[type(op)], _expr(operand, names))
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
             return apply(_BINARY[type(op)], _expr(left, names), _expr(right, names))
+        case ast.Compare(left=ast.Attribute(attr=name) as left, ops=[ast.Eq()], comparators=[ast.Constant(value=str() as said)]) if (
+            name in EVENT_TEXTS
+        ):
+            return _event_text(left, names) == said
         case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _BINARY:
             return apply(_BINARY[type(op)], _expr(left, names), _expr(right, names))
         case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="window"), args=[ast.Constant(value=str() as by)], keywords=[]) if (
@@ -154,6 +174,14 @@ def _parse(node: ast.AST, names: Mapping[str, Expr]) -> object:
             if isinstance(root, Bars | AdjustedBars | PointWindow) and isinstance(found := getattr(root, name), Expr | AdjustedBars):
                 return found
     raise ValueError(f"{ast.unparse(node)} is not part of the language")
+
+
+def _event_text(node: ast.Attribute, names: Mapping[str, Expr]) -> EventText:
+    window = _parse(node.value, names)
+    if not isinstance(window, EventWindow):
+        raise ValueError(f"{ast.unparse(node)} is not part of the language")
+    text: EventText = getattr(window, node.attr)
+    return text
 
 
 def _expr(node: ast.AST, names: Mapping[str, Expr]) -> Expr:
@@ -215,7 +243,7 @@ def _argument(node: ast.expr, names: Mapping[str, Expr]) -> Expr | PointWindow |
 
 
 def definition_text(version: str, features: Mapping[str, Expr], flags: Mapping[str, Expr]) -> str:
-    """The canonical text of a feature set: shared parts first, then one line for each feature and each flag, in order.
+    """The canonical text of a feature set: operators that do not ship, shared parts, then a line for each feature and flag, in order.
 
     A part that is itself a feature is written by that feature's name.
     """
@@ -225,7 +253,8 @@ def definition_text(version: str, features: Mapping[str, Expr], flags: Mapping[s
         if expr.operator is not None:
             names.setdefault(expr, name)
     uses = Counter(child for node in walk(*roots) for child in node.inputs)
-    lines = [f"feature set {version}"]
+    own = {n.operator for n in walk(*roots) if n.operator and n.operator.digest}
+    lines = [f"feature set {version}", *sorted(f"operator {o.name} version {o.version} {o.digest}" for o in own)]
     shared = [n for n in walk(*roots) if uses[n] > 1 and n.operator is not None and n not in names]
     names |= {node: f"_{i}" for i, node in enumerate(shared, 1)}
     lines += [f"{names[node]} = {expression_text(node, names)}" for node in shared]
@@ -238,6 +267,7 @@ def definition_text(version: str, features: Mapping[str, Expr], flags: Mapping[s
     return "\n".join(lines) + "\n"
 
 
+_OWN = re.compile(r"operator ([A-Za-z][A-Za-z0-9_]*) version ([0-9]+) ([0-9a-f]{16})")
 _LINE = re.compile(r"(?:(feature|flag) )?([A-Za-z_][A-Za-z0-9_]*) = (.+)")
 
 
@@ -249,6 +279,9 @@ def parse_definition(text: str) -> tuple[str, dict[str, Expr], dict[str, Expr]]:
     source: dict[str, tuple[str | None, str]] = {}
     flags_source: dict[str, str] = {}
     for number, line in enumerate(lines, 2):
+        if own := _OWN.fullmatch(line.strip()):
+            _check_own(head.removeprefix("feature set "), *own.groups())
+            continue
         found = _LINE.fullmatch(line.strip())
         if not found:
             raise DefinitionError(f"line {number} of the definition is not 'feature <name> = <expression>': {_short(line)!r}")
@@ -263,6 +296,21 @@ def parse_definition(text: str) -> tuple[str, dict[str, Expr], dict[str, Expr]]:
     features = {name: resolved[name] for name, (kind, _) in source.items() if kind == "feature"}
     flags = {name: parse_expression(body, resolved) for name, body in flags_source.items()}
     return head.removeprefix("feature set "), features, flags
+
+
+def _check_own(version: str, name: str, number: str, digest: str) -> None:
+    """Refuse a definition that uses an operator which is not here, or which is another one here."""
+    there = KNOWN.named(name)
+    if there is None:
+        raise DefinitionError(
+            f"{version} uses the operator {name}, version {number} ({digest}), which is not known here: load the file that defines it"
+            " (`features` in asof.toml), or install the package that brings it (entry points asof.operators)"
+        )
+    if (str(there.version), there.digest) != (number, digest):
+        raise DefinitionError(
+            f"{version} uses the operator {name}, version {number} ({digest}); here it is version {there.version} ({there.digest}):"
+            " restore that function, or give the changed one a new version, and the feature set, too"
+        )
 
 
 class _Resolver(dict[str, Expr]):

@@ -21,7 +21,7 @@ from asof.features.feature_set import FeatureSet
 from asof.features.streams import QUOTES
 from asof.jobs.adjusting import NO_ACTIONS
 from asof.jobs.panels import SortedBars, check_higher, merge_enrichments, panel_of, sort_bars, vectors_of
-from asof.jobs.points import NO_EVENTS, SortedPoints, sort_events
+from asof.jobs.points import NO_EVENTS, SortedEvents, sort_events
 from asof.jobs.resampling import resampled
 from asof.records import ArrowStream, Frame
 from asof.sources.canonical import Batch, actions_of, bars_of, events_of
@@ -107,7 +107,7 @@ def _higher(
     return sort_bars(usable(bars_of(pa.table(given), mapping, timeframe), f"{timeframe} bars"))
 
 
-def _events(events: ArrowStream | None, mapping: ColumnMapping) -> SortedPoints:
+def _events(events: ArrowStream | None, mapping: ColumnMapping) -> SortedEvents:
     return NO_EVENTS if events is None else sort_events(merge_enrichments(usable(events_of(pa.table(events), mapping), "events")))
 
 

@@ -17,7 +17,7 @@ from asof.features.feature_set import FeatureSet
 from asof.features.text import expression_text
 from asof.jobs.higher import higher_bars
 from asof.jobs.panels import SortedBars, panel_of, sort_bars, vectors_of
-from asof.jobs.points import SortedPoints, sort_events
+from asof.jobs.points import SortedEvents, sort_events
 from asof.jobs.work import Work, joined, moment
 from asof.records import ACTIONS, BARS, EVENTS, UTC
 from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, POINTS, SPANS, Selection, Table
@@ -163,7 +163,7 @@ class Seen:
     """All that a vector is made of, sorted."""
 
     bars: SortedBars
-    events: SortedPoints
+    events: SortedEvents
     actions: pa.Table
     market: dict[str, pa.Table]
     higher: dict[str, SortedBars]

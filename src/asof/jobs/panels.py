@@ -19,8 +19,8 @@ from asof.engine.stages import staged
 from asof.errors import DataError, DefinitionError
 from asof.features.streams import EVENTS
 from asof.jobs.adjusting import NO_ACTIONS, acted, factors
-from asof.jobs.points import NO_EVENTS, SCHEMAS, SortedPoints, encoded, sort_points, text
-from asof.records import BARS, UTC, floats, micros, one_chunk, vector_schema
+from asof.jobs.points import NO_EVENTS, SCHEMAS, SortedEvents, encoded, sort_points, text
+from asof.records import BARS, EVENT_DETAILS, UTC, floats, micros, one_chunk, vector_schema
 from asof.timeframes import grid, timeframe
 
 NO_MARKET: Mapping[str, pa.Table] = {}
@@ -109,6 +109,7 @@ def merge_enrichments(events: pa.Table) -> pa.Table:
     scored = micros(events["scored_at_utc"])
     ties = [micros(pc.fill_null(events["event_time_utc"].cast(pa.int64()), 0))]
     ties += [floats(events[name]).view(np.int64) for name in ("confidence", "score")]
+    ties += [encoded(pc.fill_null(events[name].cast(pa.string()), ""))[1] for name in EVENT_DETAILS]
     order = np.lexsort((*ties, scored, key))  # of two scores of one moment always the same, whatever comes first
     starts = np.flatnonzero(np.diff(key[order], prepend=-1))
     if len(starts) == len(events):
@@ -123,7 +124,7 @@ def panel_of(
     plan: Plan,
     timeframe_text: str,
     bars: SortedBars,
-    events: SortedPoints,
+    events: SortedEvents,
     calendars: Calendars = NO_CALENDARS,
     actions: pa.Table = NO_ACTIONS,
     market: Mapping[str, pa.Table] = NO_MARKET,
@@ -136,6 +137,8 @@ def panel_of(
     check_higher(plan, timeframe_text)
     ts, step = micros(bars.table["ts"]), grid(timeframe_text)
     columns: dict[str, Floats] = {name: floats(bars.table[name]) for name in BARS.names if name in plan.columns}
+    if "time" in plan.columns:
+        columns["time"] = ts.astype(np.float64)
     if "unbroken" in plan.columns:
         columns["unbroken"] = np.ones(len(ts))
         for name, mine in bars.series() if calendars else ():
@@ -149,12 +152,10 @@ def panel_of(
         columns["grid_offset"] = off_grid(ts, step) if step else np.zeros(len(ts))
     if plan.adjusted:
         columns |= factors(bars.instruments, bars.offsets, ts, actions)
-    points = {EVENTS: events.on(bars.instruments)}
-    for stream in plan.reaches:
-        if stream != EVENTS:
-            wanted = plan.point_columns[stream]
-            found = sort_points(stream, market.get(stream, SCHEMAS[stream].empty_table()), wanted)
-            points[stream] = found.on(bars.instruments)
+    points = {EVENTS: events.having(plan.point_columns.get(EVENTS, ())).on(bars.instruments)}
+    for stream in (name for name in plan.reaches if name != EVENTS):
+        found = sort_points(stream, market.get(stream, SCHEMAS[stream].empty_table()), plan.point_columns[stream])
+        points[stream] = found.on(bars.instruments)
     closes = bars.closes(timeframe_text, calendars) if plan.feature_set.market else None
     panel = Panel(bars.offsets, ts, columns, points, step, closes)
     if not plan.stages:

@@ -14,15 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asof.engine import depth
-from asof.engine.layout import Bytes, Spans, grouped, in_order, runs
+from asof.engine.layout import Bytes, Spans, grouped, in_order, runs, text_hashes
 from asof.engine.panel import Column, Floats, Ints, Points
 from asof.errors import DataError
+from asof.features.event_text import comparison
 from asof.features.streams import BOOKS, EVENTS, QUOTES, TRADES, VWAP_TO_DEPTH
 from asof.records import BOOKS as BOOK_SCHEMA
+from asof.records import EVENT_DETAILS, floats, micros, one_chunk
 from asof.records import EVENTS as EVENT_SCHEMA
 from asof.records import QUOTES as QUOTE_SCHEMA
 from asof.records import TRADES as TRADE_SCHEMA
-from asof.records import floats, micros, one_chunk
 
 SCHEMAS: Mapping[str, pa.Schema] = {EVENTS: EVENT_SCHEMA, TRADES: TRADE_SCHEMA, QUOTES: QUOTE_SCHEMA, BOOKS: BOOK_SCHEMA}
 """The records of every stream."""
@@ -47,6 +48,39 @@ class SortedPoints:
         return Points(np.stack((starts, stops)), self.time, self.columns)
 
 
+@dataclass(frozen=True)
+class SortedEvents(SortedPoints):
+    """Events in that order. `details` are what else was read of them, as it came; `order` has those rows in the order of the arrays."""
+
+    order: Ints
+    details: Mapping[str, pa.ChunkedArray]
+
+    def having(self, wanted: Iterable[Column]) -> SortedPoints:
+        """The events with these columns alone. Raises `KeyError` for one that was not read."""
+        made = {column: self.columns[column] if column in self.columns else self._made(str(column[0])) for column in wanted}
+        return SortedPoints(self.instruments, self.offsets, self.time, made)
+
+    def _made(self, name: str) -> Floats:
+        if name == "time":
+            return self.time.astype(np.float64)
+        if name == "is_repost":
+            return floats(self._detail(name).cast(pa.float64()))
+        if name == "text":
+            return text_numbers(self._detail("text_hash"))
+        which, said = comparison(name) or (name, "")
+        return floats(pc.equal(self._detail(which), said).cast(pa.float64()))
+
+    def _detail(self, name: str) -> pa.Array:
+        return one_chunk(self.details[name]).take(pa.array(self.order))
+
+
+def text_numbers(texts: pa.Array) -> Floats:
+    """A number below 2**52 for each text, the same wherever it stands; NaN where there is none."""
+    hashes = text_hashes(*text(pa.chunked_array([pc.fill_null(texts, "")])))
+    numbers: Floats = np.where(np.asarray(texts.is_null()), np.nan, (hashes >> np.uint64(12)).astype(np.float64))
+    return numbers
+
+
 def encoded(column: pa.ChunkedArray) -> tuple[pa.Array, Ints]:
     """The distinct values of a column, sorted, and for each row which it is."""
     if not len(column):
@@ -68,10 +102,10 @@ def text(column: pa.ChunkedArray) -> tuple[Spans, Bytes]:
 
 
 EVENT_NAMES = ("instrument_id", "event_id", "enriched_at_utc", "event_time_utc", "score", "confidence")
-"""What `sort_events` needs of events."""
+"""What `sort_events` needs of events; `record_columns` adds what else a plan does."""
 
 
-def sort_events(events: pa.Table) -> SortedPoints:
+def sort_events(events: pa.Table) -> SortedEvents:
     """Events (one row for each instrument and event) sorted by instrument, time and id."""
     names, codes = encoded(events["instrument_id"])
     time = micros(events["enriched_at_utc"])
@@ -82,7 +116,8 @@ def sort_events(events: pa.Table) -> SortedPoints:
     happened = events["event_time_utc"]
     skew = np.zeros(len(events)) if happened.null_count == len(events) else _clock_skew(happened, time)[order]
     columns: dict[Column, Floats] = {("sentiment",): floats(events["score"])[order], ("confidence",): floats(events["confidence"])[order]}
-    return SortedPoints(names, offsets, time[order], columns | {("clock_skew",): skew})
+    details = {name: events[name] for name in events.column_names if name in EVENT_DETAILS}
+    return SortedEvents(names, offsets, time[order], columns | {("clock_skew",): skew}, order, details)
 
 
 def _clock_skew(happened: pa.ChunkedArray, enriched: Ints) -> Floats:
@@ -193,7 +228,9 @@ RECORD_COLUMNS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 def record_columns(stream: str, wanted: Iterable[Column]) -> tuple[str, ...]:
     """Which columns of a stream's records are read for its columns."""
     if stream == EVENTS:
-        return EVENT_NAMES
+        read = {"text": "text_hash", "is_repost": "is_repost"}
+        details = {(comparison(str(name)) or (read.get(str(name), ""),))[0] for name, *_ in wanted}
+        return (*EVENT_NAMES, *(name for name in EVENT_DETAILS if name in details))
     found = set(ORDER)
     for name, *asked in wanted:
         if name == VWAP_TO_DEPTH:

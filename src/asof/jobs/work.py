@@ -20,7 +20,7 @@ from asof.features.streams import EVENTS as EVENTS_OF
 from asof.jobs.adjusting import NO_ACTIONS
 from asof.jobs.higher import higher_bars
 from asof.jobs.panels import NO_MARKET, SortedBars, panel_of, sort_bars, vectors_of
-from asof.jobs.points import EVENT_NAMES, NO_EVENTS, record_columns, sort_events
+from asof.jobs.points import NO_EVENTS, record_columns, sort_events
 from asof.records import ACTIONS, BARS, EVENTS, QUALITY_LOG, Bools, micros
 from asof.stores.store import ACTIONS_TABLE, EVENTS_TABLE, POINTS, Changes, Selection, Store, Table, vectors_table
 from asof.timeframes import timeframe as timeframe_micros
@@ -131,7 +131,14 @@ class Work:
         seen = Selection(None, others_of.instruments, ts["min"], ts["max"], self.known_at, others_of.span)
         if EVENTS_OF in reaches:
             before = replace(seen, start=ts["min"] - timedelta(microseconds=reaches[EVENTS_OF].length))
-            events = sort_events(joined(self.store.read(EVENTS_TABLE, before, EVENT_NAMES, ordered=False), EVENTS))
+            events = sort_events(
+                joined(
+                    self.store.read(
+                        EVENTS_TABLE, before, record_columns(EVENTS_OF, self.plan.point_columns.get(EVENTS_OF, ())), ordered=False
+                    ),
+                    EVENTS,
+                )
+            )
         if self.plan.adjusted:
             oldest = min(pc.min(found.table["ts"]).as_py() or ts["min"] for found in (sorted_bars, *higher.values()))
             actions = joined(self.store.read(ACTIONS_TABLE, replace(seen, start=oldest), ordered=False), ACTIONS)

@@ -18,7 +18,7 @@ from asof.features.streams import BOOKS, QUOTES, TRADES
 from asof.jobs.adjusting import NO_ACTIONS
 from asof.jobs.panels import NO_MARKET, sort_bars
 from asof.jobs.points import SCHEMAS, known
-from asof.records import BARS, EVENTS, PRICES, UTC, Bools, floats, micros, one_chunk
+from asof.records import BARS, EVENT_DETAILS, EVENTS, PRICES, UTC, Bools, floats, micros, one_chunk
 from asof.timeframes import timeframe as timeframe_micros
 
 NUMBERS = (*PRICES, "volume")
@@ -132,6 +132,7 @@ class World:
             self.events,
             {n: np.where(unseen, random.uniform(*span, len(unseen)), floats(self.events[n])) for n, span in scores.items()},
         )
+        events = _moved_details(events, np.flatnonzero(unseen), random)
         market = {stream: _changed_points(table, known(table) > at, random) for stream, table in self.market.items()}
         above = {text: _otherwise(table, at, random) for text, table in self.higher.items()}
         other = replace(self, bars=bars, events=events, market=market, higher=above)
@@ -142,6 +143,7 @@ class World:
         later, unseen = np.flatnonzero(self.available > at), np.flatnonzero(self.enriched > at)
         bars = _rearranged(self.bars, NUMBERS, later, random.permutation(later))
         events = _rearranged(self.events, ("score", "confidence"), unseen, random.permutation(unseen))
+        events = _moved_details(events, unseen, random)
         market = {stream: _shuffled(table, at, POINT_NUMBERS[stream], random) for stream, table in self.market.items()}
         above = {text: _shuffled(table, at, NUMBERS, random) for text, table in self.higher.items()}
         return replace(self, bars=bars, events=events, market=market, higher=above)
@@ -234,6 +236,16 @@ def _with_numbers(table: pa.Table, columns: dict[str, Floats]) -> pa.Table:
 def _with_times(table: pa.Table, schema: pa.Schema, name: str, times: Ints) -> pa.Table:
     place = schema.get_field_index(name)
     return table.set_column(place, schema.field(place), pa.array(times).cast(UTC))
+
+
+def _moved_details(events: pa.Table, rows: Ints, random: np.random.Generator) -> pa.Table:
+    """Events of which some have changed what they are about, where they come from and what they say."""
+    said = [name for name in EVENT_DETAILS if events[name].null_count < len(events)]
+    places = np.arange(len(events))
+    places[rows] = random.permutation(rows) if said else rows
+    for name in said:
+        events = events.set_column(events.schema.get_field_index(name), name, events[name].take(pa.array(places)))
+    return events
 
 
 def _rearranged(table: pa.Table, names: tuple[str, ...], rows: Ints, places: Ints) -> pa.Table:

@@ -32,8 +32,9 @@ later operator, missing before error, and a feature that ends as an error is rep
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from enum import Enum
+from functools import cache
 
 from asof.errors import DefinitionError
 from asof.timeframes import duration
@@ -111,7 +112,8 @@ class Param:
             shown = repr(value) if isinstance(value, float) else "a whole number beyond 1.8e308"
             raise DefinitionError(f"{operator}: {self.name}={shown} is not finite")
         if self.minimum is not None and value < self.minimum:
-            mend = "; a negative one would look ahead" if operator == "lag" and value < 0 else ""
+            ahead = operator == "lag" and value < 0
+            mend = "; a negative one would look ahead, which only a label may: asof.labels.ahead(x, n)" if ahead else ""
             raise DefinitionError(f"{operator}: {self.name}={value!r} must be at least {self.minimum:g}{mend}")
         if self.maximum is not None and value > self.maximum:
             raise DefinitionError(f"{operator}: {self.name}={value!r} must be at most {self.maximum:g}")
@@ -160,12 +162,31 @@ class Operator:
     minimum: int = 0
     version: int = 1
     scaling: Scaling = Scaling.UNKNOWN
+    digest: str = ""
+    """What tells the source of somebody's own operator from another, see `asof.operators.source`; '' for those that ship."""
+    chosen: bool = False
+    """Whether its last input, `where`, says which events of the window it is given; see `of_chosen`."""
+
+    @property
+    def stamp(self) -> str:
+        """What goes into fingerprints."""
+        return f"{self.key}@{self.version}{':' if self.digest else ''}{self.digest}"
+
+    @property
+    def meaning(self) -> tuple[object, ...]:
+        """All that tells it from another definition of the same name, but for the kernel itself."""
+        return tuple(getattr(self, f.name) for f in fields(self) if f.name != "kernel")
 
     @property
     def key(self) -> str:
         """The name that fingerprints use: unlike `name`, no two operators share it. It tells nothing of how the operator is computed."""
         prefix = f"{self.kind}." if self.kind else ""
-        return f"{prefix}{self.name}/{len(self.inputs)}"
+        return f"{prefix}{self.name}{'.where' if self.chosen else ''}/{len(self.inputs)}"
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The inputs that the kernel works on."""
+        return self.inputs[:-1] if self.chosen else self.inputs
 
     @property
     def kind(self) -> str:
@@ -190,3 +211,12 @@ class Operator:
         if self.shape not in BAR_SHAPES:
             return 0
         return int(params[0]) if self.name in ("lag", "cumulative") else int(params[0]) - 1
+
+
+@cache
+def of_chosen(operator: Operator) -> Operator:
+    """The operator over those events of a window where one more input, `where`, is true.
+
+    One where it is missing is left out; where it is an error, all values of the event are.
+    """
+    return replace(operator, inputs=(*operator.inputs, "where"), chosen=True)

@@ -6,7 +6,10 @@ Sums here are exact and rounded once, as `math.fsum` is (Shewchuk 1997): no orde
 
 import math
 
+from asof.operators.arithmetic import exp
 from asof.operators.operator import DDOF, Operator, Param, Shape
+
+LN2 = 0.6931471805599453
 
 
 def total(x):
@@ -115,6 +118,39 @@ def last(x):
     return x[len(x) - 1]
 
 
+def distinct(x):
+    """How many different values the events have; 0 for none."""
+    ordered = x.copy()
+    ordered.sort()
+    found = 0
+    for i in range(len(ordered)):
+        found += i == 0 or ordered[i] != ordered[i - 1]
+    return float(found)
+
+
+def faded(time, half_life):
+    """What each event weighs: 1 for the newest, half of that for one that is a half-life older."""
+    weights = time.copy()
+    for i in range(len(time)):
+        weights[i] = exp((time[i] - time[len(time) - 1]) / half_life * LN2)
+    return weights
+
+
+def fading_sum(x, time, half_life):
+    """The sum, an event weighing half as much as one that is a half-life newer, and the newest 1; missing when there is no event."""
+    return total(x * faded(time, half_life))
+
+
+def fading_mean(x, time, half_life):
+    """The mean with the weights of `fading_sum`; missing when there is no event."""
+    weights = faded(time, half_life)
+    return total(x * weights) / total(weights)
+
+
+HALF_LIFE = Param("half_life", span=True, named=True)
+"""After how long a weight is half of what it was."""
+
+
 def first(x):
     """The oldest event's value; missing when there is no event."""
     return x[0]
@@ -147,6 +183,7 @@ def buckets(x, weight, n):
 
 
 _WEIGHTED = ("x", "weight")
+_AGED = ("x", "time")
 _SUM = (("x",),)
 _WEIGHTED_SUMS = (_WEIGHTED, ("weight",), ("x",))
 
@@ -163,5 +200,8 @@ OPERATORS = (
     Operator("max", Shape.WINDOW, largest, minimum=1),
     Operator("first", Shape.WINDOW, first, minimum=1),
     Operator("last", Shape.WINDOW, last, minimum=1),
+    Operator("distinct", Shape.WINDOW, distinct),
+    Operator("fading_sum", Shape.WINDOW, fading_sum, _AGED, params=(HALF_LIFE,), minimum=1),
+    Operator("fading_mean", Shape.WINDOW, fading_mean, _AGED, params=(HALF_LIFE,), minimum=1),
     Operator("buckets", Shape.WINDOW, buckets, _WEIGHTED, params=(Param("n", minimum=1, maximum=100_000, named=True),), minimum=1),
 )

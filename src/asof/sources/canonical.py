@@ -15,6 +15,7 @@ from asof.errors import DataError, DefinitionError
 from asof.records import (
     ACTIONS,
     BARS,
+    EVENT_DETAILS,
     EVENTS,
     PRICES,
     UTC,
@@ -100,7 +101,8 @@ def events_of(table: pa.Table, mapping: ColumnMapping) -> Batch:
     """Events, one row for each instrument that an event names.
 
     The table has `event_id`, `enriched_at_utc`, `tickers` (symbols, or objects with `symbol`) and the sentiment's `score` and
-    `confidence`, nested or flat. Raises `DataError` where a column is missing or cannot be read at all.
+    `confidence`, nested or flat; it may have `category`, `source`, `source_name`, `text_hash` and `is_repost`. Raises `DataError` where a
+    column is missing or cannot be read at all.
     """
     reader = Reader(table, mapping)
     rows = len(table)
@@ -116,11 +118,29 @@ def events_of(table: pa.Table, mapping: ColumnMapping) -> Batch:
         "score": _sentiment(reader, "score"),
         "confidence": _sentiment(reader, "confidence"),
         "scored_at_utc": enriched,
+        **_details(reader),
     }
     exploded = columns if parents is None else {name: pc.take(column, pa.array(parents)) for name, column in columns.items()}
     exploded["instrument_id"] = symbols
     canonical = pa.table([exploded[name] for name in EVENTS.names], schema=EVENTS)
     return finish(reader.refusals, check_events, canonical, parents)
+
+
+def _details(reader: Reader) -> Columns:
+    """What events may have beside times and scores, under our names or those of the messages of a topic; null where they have it not."""
+    found: Columns = {}
+    for name in EVENT_DETAILS:
+        there = next((n for n in (name, *ALIASES.get(name, ())) if reader.has(n)), None)
+        if there is None:
+            found[name] = nulls(len(reader.table), pa.string()) if name != "is_repost" else pa.nulls(len(reader.table), pa.bool_())
+        else:
+            found[name] = reader.truths(there) if name == "is_repost" else reader.text(there)
+    return found | {"text_hash": pc.utf8_lower(found["text_hash"])}
+
+
+ALIASES = {"category": ("event_category",), "source": ("source_type",), "text_hash": ("normalized_text_hash",)}
+"""What messages of a topic call them."""
+Columns = dict[str, pa.ChunkedArray | pa.Array]
 
 
 def actions_of(table: pa.Table, mapping: ColumnMapping) -> Batch:

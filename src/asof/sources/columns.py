@@ -91,6 +91,17 @@ class Reader:
             raise DataError(f"column {name} holds {column.type}, not text")
         return column.cast(pa.string())
 
+    def truths(self, name: str) -> pa.ChunkedArray:
+        """A column as truths. Raises `DataError` where it holds others."""
+        column = self.column(name)
+        if _is_text(column.type):
+            column = pc.utf8_lower(pc.utf8_trim_whitespace(column.cast(pa.string())))
+            column = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
+        try:
+            return column.cast(pa.bool_())
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise DataError(f"column {name} does not hold true and false: {str(error).splitlines()[0]}") from None
+
     def numbers(self, name: str) -> pa.ChunkedArray:
         """A column as float64; text that is no number is refused."""
         column = self.column(name)

@@ -100,6 +100,12 @@ class Row(NamedTuple):
     score: float
     confidence: float
     scored_at_utc: int
+    category: str
+    source: str
+    source_name: str
+    text_hash: str
+    is_repost: bool | None = None
+    """The schema has no word for it."""
 
     @property
     def known(self) -> int:
@@ -121,7 +127,9 @@ def decode(data: bytes | None, now: int) -> list[Row]:
     happened = moment("event_time_utc", event.event_time_utc, FIRST_TIME, LAST_TIME - 1) if event.event_time_utc else None
     mood = event.sentiment
     symbols = dict.fromkeys(ticker.symbol for ticker in event.tickers)
-    return [Row(symbol, event.event_id, enriched, happened, mood.score, mood.confidence, enriched) for symbol in symbols]
+    name = event.source_name.replace("\0", "")  # no database holds that character
+    about = (event.event_category, event.source_type, name, event.normalized_text_hash.lower())
+    return [Row(symbol, event.event_id, enriched, happened, mood.score, mood.confidence, enriched, *about) for symbol in symbols]
 
 
 def _of_another_version(data: bytes | None) -> Refused | None:

@@ -19,13 +19,14 @@ import pyarrow as pa
 
 from asof.errors import NotFound, Overtaken, RowsRefused, StoreError
 from asof.features.feature_set import FeatureSet
-from asof.records import BARS, QUALITY_LOG, QUARANTINE
+from asof.records import BARS, EVENTS, QUALITY_LOG, QUARANTINE
 from asof.stores import duckdb_writing as writing
 from asof.stores.duckdb_writing import rows_of, seen_as
 from asof.stores.statements import column_types, condition, every_revision, held, known_as, listed, quoted, revisions
 from asof.stores.store import (
     BARS_TABLE,
     CHANGES,
+    EVENTS_TABLE,
     FOLLOWING,
     RECORDS,
     Changes,
@@ -129,11 +130,7 @@ class DuckDBStore:
             version = rows_of(self._connection, "SELECT max(version) FROM layout")[0][0]
             if not isinstance(version, int) or version > LAYOUT:
                 raise StoreError(f"{self.url} has layout {version}; this asof knows {LAYOUT}: upgrade asof (pip install -U asof)")
-            missing = [table for table in RECORDS if table.name not in tables]  # of before there were any
-            if missing and not read_only:
-                with self.transaction():
-                    for table in missing:
-                        self._create(table)
+            self._complete(tables, read_only)
             return
         if tables:
             raise StoreError(f"{self.url} is a DuckDB file of another program (it has {', '.join(sorted(tables)[:3])}); choose another")
@@ -146,6 +143,33 @@ class DuckDBStore:
             for name, schema in _LOGS.items():
                 self._connection.execute(f"CREATE TABLE {quoted(name)} ({column_types(schema)})")
             self._connection.execute("INSERT INTO layout VALUES (?, ?)", [LAYOUT, datetime.now(UTC)])
+
+    def _complete(self, tables: set[str], read_only: bool) -> None:
+        """Add the tables, and the columns of events, that a store of before did not have."""
+        has = rows_of(self._connection, "SELECT column_name FROM duckdb_columns() WHERE schema_name = 'main' AND table_name = 'events'")
+        short = bool(has) and len(has) < len(EVENTS) + 1
+        if short and read_only:
+            raise StoreError(f"{self.url} is of an earlier asof: open it once for writing, such as with asof apply")
+        missing = [table for table in RECORDS if table.name not in tables]
+        if read_only or not (missing or short):
+            return
+        with self.transaction():
+            for table in missing:
+                self._create(table)
+            if short:
+                self._widen_events({str(name) for (name,) in has})
+
+    def _widen_events(self, has: set[str]) -> None:
+        """Make the tables of events anew, with null in the columns that they did not have: rows are written in the order of columns."""
+        names = [name for name in (*EVENTS.names, "known_from") if name in has]
+        self._connection.execute(f"DROP MACRO TABLE {known_as(EVENTS_TABLE.name)}")
+        for schema in ("main", "history"):
+            self._connection.execute(f"ALTER TABLE {schema}.events RENAME TO events_before")
+        self._create(EVENTS_TABLE)
+        for schema, columns in (("main", names), ("history", [*names, "known_to"])):
+            into = f"INSERT INTO {schema}.events ({listed(columns)}) SELECT {listed(columns)} FROM {schema}.events_before"
+            self._connection.execute(into)
+            self._connection.execute(f"DROP TABLE {schema}.events_before")
 
     def _create(self, table: Table) -> None:
         columns = f"{column_types(table.schema)}, known_from TIMESTAMPTZ NOT NULL"

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asof.features.feature_set import FeatureSet
-from asof.records import ACTIONS, BARS, BOOKS, EVENTS, QUOTES, TRADES, UTC, one_chunk, vector_schema
+from asof.records import ACTIONS, BARS, BOOKS, EVENT_DETAILS, EVENTS, QUOTES, TRADES, UTC, one_chunk, vector_schema
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ EVENTS_TABLE = Table(
     "events",
     EVENTS,
     ("instrument_id", "event_id"),
-    ("enriched_at_utc", "event_time_utc", "score", "confidence", "scored_at_utc"),
+    ("enriched_at_utc", "event_time_utc", "score", "confidence", "scored_at_utc", *EVENT_DETAILS),
     time="enriched_at_utc",
 )
 ACTIONS_TABLE = Table("actions", ACTIONS, ("instrument_id", "ts"), ("split", "dividend_factor"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from asof.features.feature_set import FeatureSet
-from asof.features.library import alpha, book_v1, ta_v1
+from asof.features.library import alpha, book_v1, fs_v2, ta_v1
 from asof.features.library.fs_v1 import fs_v1
 
 
@@ -34,6 +34,7 @@ class Shipped(Mapping[str, FeatureSet]):
 SHIPPED = Shipped(
     {
         "fs_v1": lambda: fs_v1,
+        "fs_v2": fs_v2.build,
         "ta_v1": ta_v1.build,
         "alpha158": alpha.build_alpha158,
         "alpha360": alpha.build_alpha360,

@@ -1,0 +1,65 @@
+"""The texts of events, which expressions compare: what is a text in a record is 1 or 0 in an expression."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from asof.errors import DefinitionError, UnknownName
+
+if TYPE_CHECKING:
+    from asof.features.expression import Expr
+
+EVENT_TEXTS = {
+    "category": "what the event is about, such as `earnings`",
+    "source": "the kind of its source, such as `twitter`",
+    "source_name": "its source by name",
+}
+"""The texts that an event has."""
+COMPARISON = re.compile(r'(category|source|source_name) == "([^"\\\x00-\x1f\x7f-\x9f]{1,200})"')
+"""The name of the column that a comparison is: which text, and what it shall be."""
+
+
+class EventText:
+    """A text of the events of a window. It can be compared with a text, which gives 1 or 0, and is missing where an event has none."""
+
+    def __init__(self, name: str, column: Callable[[str], Expr]) -> None:
+        self._name = name
+        self._column = column
+
+    def __eq__(self, text: object) -> Expr:  # type: ignore[override]  # builds a comparison, as that of expressions does
+        comparison = f'{self._name} == "{text}"'
+        if not isinstance(text, str) or not COMPARISON.fullmatch(comparison):
+            raise DefinitionError(f"{self._name} is compared with a text of 1 to 200 letters without quotes or backslashes, not {text!r}")
+        return self._column(comparison)
+
+    def __ne__(self, text: object) -> Expr:  # type: ignore[override]  # as above
+        return ~(self == text)
+
+    def is_in(self, *texts: str) -> Expr:
+        """1 where it is one of these texts, else 0."""
+        if not texts:
+            raise DefinitionError(f"{self._name}.is_in() is given no texts")
+        first, *more = texts
+        found = self == first
+        for text in more:
+            found |= self == text
+        return found
+
+    __hash__ = None  # type: ignore[assignment]  # two that are equal need not be one
+
+    def __getattr__(self, name: str) -> Expr:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise UnknownName(f"{self._name} is a text and has no {name!r}: compare it, such as {self._name} == {json.dumps('earnings')}")
+
+    def __repr__(self) -> str:
+        return f"<{self._name} of events: compare it with a text>"
+
+
+def comparison(name: str) -> tuple[str, str] | None:
+    """Which text a column compares, and with what; None for a column of another kind."""
+    found = COMPARISON.fullmatch(name)
+    return (found[1], found[2]) if found else None
