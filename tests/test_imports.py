@@ -42,6 +42,7 @@ HEAVY = (
 """What `import asof` must not load."""
 
 FORBIDDEN = {
+    "asof.bridges": ("asof.engine", "asof.stores", "asof.sources", "asof.serving", "asof.cli", *DRIVERS),
     "asof.engine": ("asof.stores", "asof.sources", "asof.serving", "asof.jobs", "asof.cli", "asof.config", *DRIVERS),
     "asof.features": ("asof.stores", "asof.sources", "asof.serving", "asof.jobs", "asof.cli", "asof.config", "asof.engine", *DRIVERS),
     "asof.operators": ("asof.features", "asof.engine"),
@@ -61,10 +62,13 @@ HOMES = {
     "psycopg": "asof.stores.postgres",
     "rich": "asof.cli",
     "typer": "asof.cli",
+    "zipline": "asof.bridges.zipline",
 }
 """The one place where a package is imported: a file, or a folder, or the files whose names begin with it and `_`."""
 
 INSIDE_FUNCTIONS = {
+    ("asof.bridges.zipline", "zipline.pipeline.data"): "the frames of a data set are of use, and tested, without Zipline",
+    ("asof.bridges.zipline", "zipline.pipeline.loaders.frame"): "likewise",
     ("asof.calendars", "exchange_calendars"): "an extra, and slow to load",
     ("asof.cli", "asof.cli.app"): "Typer and Rich load only when the command runs",
     ("asof.cli.dlq", "asof.jobs.dead_letters"): "confluent-kafka is an extra that only dead letters and the service need",

@@ -12,6 +12,7 @@ from asof.features.own import operator
 from asof.operators import Param
 
 if TYPE_CHECKING:
+    from asof.backtests import aligned, iter_asof
     from asof.feature_store import FeatureStore, connect
     from asof.jobs.compute import compute, resample
     from asof.jobs.leakcheck import leakcheck
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LAZY = {
+    "aligned": "asof.backtests",
     "compute": "asof.jobs.compute",
     "connect": "asof.feature_store",
     "FeatureStore": "asof.feature_store",
+    "iter_asof": "asof.backtests",
     "leakcheck": "asof.jobs.leakcheck",
     "resample": "asof.jobs.compute",
     "Frame": "asof.records",
@@ -48,12 +51,14 @@ __all__ = [
     "Frame",
     "Param",
     "__version__",
+    "aligned",
     "bars",
     "books",
     "compute",
     "connect",
     "events",
     "fs_v1",
+    "iter_asof",
     "leakcheck",
     "operator",
     "quotes",

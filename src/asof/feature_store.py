@@ -362,20 +362,22 @@ class FeatureStore:
         pace: float | None = None,
         seed: int = 0,
         topic: str | None = None,
+        every_moment: bool = False,
         threads: int | None = None,
         progress: backfilling.Progress = lambda done, total: None,
     ) -> Report:
         """Feed stored bars and events through the live code in the order in which they became known, `into` an empty store.
 
         `[start, end]` are moments of becoming known: what was known before `start` goes in at once. `pace` is how many seconds of history
-        pass in one; as fast as it can where it is not given. Vectors from `start` on are also published to `topic`, where one is named. See
-        `asof replay`.
+        pass in one; as fast as it can where it is not given. Moments at which nothing is corrected share a cycle of the loop, whose time
+        is the `known_from` of their vectors; with `every_moment` each has its own, so that `into` learns of each vector when it could
+        be known. Vectors from `start` on are also published to `topic`, where one is named. See `asof replay`.
         """
         names = None if instruments is None else tuple(instruments)
         first, last = _time(start, "start"), _time(end, "end", through=True)
         work = self._work(feature_set, timeframe, threads)
         publishing = UNPUBLISHED if topic is None else _publisher(self.settings, work.feature_set.version, topic)
-        return Replay(work, into.store, names, first, last, pace, seed, published=publishing).run(progress)
+        return Replay(work, into.store, names, first, last, pace, seed, published=publishing, every_moment=every_moment).run(progress)
 
     def explain(self, feature_set: Sets, timeframe: str, instrument: str, ts: datetime | str, *, known_at: Time = None) -> Explained:
         """One vector with the value of every expression, the bars and events that went in, and why its flags are raised."""
@@ -495,6 +497,12 @@ class FeatureStore:
         names = None if instruments is None else tuple(instruments)
         first, last = _time(start, "start"), _time(end, "end", through=True)
         return self._registered(feature_set), Selection(timeframe, names, first, last, _time(known_at, "known_at"))
+
+    def wanted(self, features: Sets | Iterable[str]) -> tuple[FeatureSet, tuple[str, ...]]:
+        """A registered feature set and which of its features are meant, by `"fs_v1"` or `["fs_v1:ret_1", ...]`."""
+        version, names = _wanted(features)
+        chosen = self._registered(version)
+        return chosen, chosen.select(names or tuple(chosen.features))
 
     def _registered(self, feature_set: Sets) -> FeatureSet:
         chosen = self.definition(feature_set)

@@ -72,7 +72,7 @@ def join(
     keys = keys.append_column("row", pa.array(np.arange(len(keys))))
     found = store.as_of(vectors_table(feature_set), keys, timeframe, (*chosen, *MARKS), known_at)
     if max_age is not None:
-        found = _forget(found, keys, max_age, calendars)
+        found = without_old(found, keys, max_age, calendars)
     for name in (*chosen, *MARKS):
         given = given.append_column(name, found[name])
     return given
@@ -95,8 +95,8 @@ def keys_of(rows: ArrowStream, names: tuple[str, ...], what: str = "keys", timez
     return keys
 
 
-def _forget(found: pa.Table, keys: pa.Table, max_age: Age, calendars: Calendars) -> pa.Table:
-    """The vectors that are no older, and nothing in place of the others."""
+def without_old(found: pa.Table, keys: pa.Table, max_age: Age, calendars: Calendars) -> pa.Table:
+    """The vectors that are no older than `max_age` at `keys["event_timestamp"]`, and nulls in place of the others."""
     at = keys["event_timestamp"]
     since = pc.coalesce(found["available_at"], at)
     fresh = pa.array(max_age.covers(calendars, keys["instrument_id"], micros(since), micros(at)))

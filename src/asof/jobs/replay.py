@@ -4,7 +4,7 @@
    source says), an event with its scores, an action with its ex-date, a correction or a withdrawal when the store learned it. What came
    at one moment is put in an order by chance, always the same for one seed, but for bars of higher timeframes, which come first.
 2. `chunks` cuts them where one would change what is computed from those before it, so that what the loop sees in between is what it
-   would have seen; with a pace, also into ticks of the clock.
+   would have seen; with a pace, also into ticks of the clock, and by every moment at each at which anything became known.
 3. Each chunk is written to the scratch store as a source would write it, the clock is set to its end, and the loop runs a cycle.
 4. Where vectors are published, it is by the publisher of the live service, from `start` on: first the newest of each instrument, as a
    service does that begins, then all that come to be.
@@ -189,6 +189,8 @@ class Replay:
     seed: int = 0
     told: Callable[[datetime], None] = lambda moment: None
     published: Published = UNPUBLISHED
+    every_moment: bool = False
+    _next_close: datetime | None = None
 
     def run(self, progress: Progress = lambda done, total: None) -> Report:
         """Feed what became known up to `end`; what did before `start` goes in at once. Raises `NotFound` where there is nothing."""
@@ -206,15 +208,26 @@ class Replay:
             self._wait(found, first, begin)
             if begin == first:
                 self._publish(loop, begun=bool(found.is_bar[:first].any()))
+            done += self._closing(loop, int(found.times[begin]) - 1)
             done += self._feed(loop, found, begin, stop)
             progress(stop - begin, last)
+        done += self._closing(loop, FOREVER if self.end is None else _microseconds(self.end))
         if self.end is None:
-            self._set(_closed(self.work, found))
+            self._set(max(_closed(self.work, found), _microseconds(self._now)))
+            done += self._cycle(loop)
+        return done
+
+    def _closing(self, loop: Live, until: int) -> Report:
+        """By every moment: a cycle at each close of bars that came before it, up to a moment, as the live loop wakes up for them."""
+        done = Report()
+        while self.every_moment and self._next_close is not None and _microseconds(self._next_close) <= until:
+            self._set(_microseconds(self._next_close))
             done += self._cycle(loop)
         return done
 
     def _cycle(self, loop: Live) -> Report:
         done = loop.cycle()
+        self._next_close = done.next_close
         if loop.health.report()["status"] != "ok" and not done.failed:
             raise loop.trouble or StoreError(f"{self.scratch.url} failed in the middle of the replay; the log says how")
         return done
@@ -247,6 +260,8 @@ class Replay:
         if self.pace is not None and first < last:
             tick = max(1, int(self.pace * TICK_SECONDS * 1_000_000))
             ends += (first + 1 + np.flatnonzero(np.diff(found.times[first:last] // tick))).tolist()
+        if self.every_moment and first < last:
+            ends += (first + 1 + np.flatnonzero(np.diff(found.times[first:last]))).tolist()
         return np.unique(np.asarray(ends, np.int64))
 
     def _wait(self, found: Arrivals, first: int, begin: int) -> None:
