@@ -1,4 +1,4 @@
-"""Bars, events, actions and vectors as Arrow tables: their schemas, the checks at the border, and the frame that reads come back in."""
+"""Bars, events, actions, memberships and vectors as Arrow tables: their schemas, the checks at the border, and the frame of reads."""
 
 from __future__ import annotations
 
@@ -52,6 +52,13 @@ ACTIONS = pa.schema([("instrument_id", pa.string()), ("ts", UTC), ("split", pa.f
 """A corporate action. `ts` is the first moment of its ex-date, `split` how many new shares there are for an old one, `dividend_factor` what
 is left of the close before it, 1 - dividend / close. Each is 1 where there is no such thing."""
 
+MEMBERSHIPS = pa.schema(
+    [("scheme", pa.string()), ("instrument_id", pa.string()), ("ts", UTC), ("value", pa.string()), ("available_at", UTC)]
+)
+"""From `ts` on an instrument has this value in a scheme, until a later row says otherwise; null is none: it has left. A scheme is a
+universe, of which it counts only that there is a value, or a grouping such as `sector`. `available_at` is null where a row is known at its
+`ts`."""
+
 VECTOR_KEYS = pa.schema([("instrument_id", pa.string()), ("timeframe", pa.string()), ("ts", UTC)])
 FLAGS = pa.list_(pa.string())
 """Quality flags: the names of those that are raised, sorted."""
@@ -101,6 +108,9 @@ QUALITY_LOG = pa.schema(
 """What went wrong for an instrument beyond a single vector's flags."""
 
 PRICES = ("open", "high", "low", "close")
+SCHEME_LENGTH = 63
+SCHEME = rf"[A-Za-z][A-Za-z0-9_]{{0,{SCHEME_LENGTH - 1}}}"
+"""What the name of a scheme matches."""
 FIRST_TIME = 0
 LAST_TIME = 4_102_444_800_000_000
 """2100-01-01: a later timestamp is a mistake."""
@@ -317,6 +327,21 @@ def check_actions(table: pa.Table) -> Checked:
         table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), pa.array(filled))
     checks.refuse(absent, "no_factor", "neither split nor dividend_factor is there")
     return checks.finish(table)
+
+
+def check_memberships(table: pa.Table) -> Checked:
+    """Memberships in the canonical schema: which rows can be used. An empty value is none."""
+    checks = _Checks(len(table))
+    checks.refuse(_empty(table["instrument_id"]), "empty_instrument", "instrument_id is empty")
+    named = pc.fill_null(pc.match_substring_regex(table["scheme"], f"^{SCHEME}$"), False)
+    detail = f"scheme={{!r}} must be a letter, then up to {SCHEME_LENGTH - 1} letters, digits or underscores"
+    checks.refuse(~np.asarray(named), "scheme_name", detail, table["scheme"])
+    check_times(checks, table, "ts")
+    check_times(checks, table, "available_at", required=False)
+    value = pc.utf8_trim_whitespace(table["value"])
+    value = pc.if_else(pc.equal(value, ""), pa.scalar(None, pa.string()), value)
+    place = table.schema.get_field_index("value")
+    return checks.finish(table.set_column(place, table.schema.field(place), value))
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 run()
             assert end.value.code == 0
     (folder / "splits.csv").write_text("instrument_id,ts,split\nALFA,2024-06-10T04:00:00Z,2\n")
+    (folder / "index.csv").write_text("instrument_id,ts\nALFA,2024-06-10T04:00:00Z\n")
     return folder
 
 

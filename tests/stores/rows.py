@@ -1,4 +1,4 @@
-"""Bars, events, actions and vectors for the tests of the stores, made from few words."""
+"""Bars, events, actions, memberships and vectors for the tests of the stores, made from few words."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 
 from asof import FeatureSet, bars
-from asof.records import ACTIONS, BARS, EVENTS, vector_schema
-from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, Selection, Store, Table, vectors_table
+from asof.records import ACTIONS, BARS, EVENTS, MEMBERSHIPS, vector_schema
+from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, MEMBERSHIPS_TABLE, Selection, Store, Table, vectors_table
 
 MINI = FeatureSet("mini", {"ret_1": bars.close / bars.close.lag(1) - 1, "high": bars.high + 0})
 VECTORS_TABLE = vectors_table(MINI)
@@ -59,6 +59,16 @@ def actions_of(*rows: dict[str, object]) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=ACTIONS)
 
 
+def membership(n: float, value: str | None = "in", instrument: str = "A", scheme: str = "index", **rest: object) -> dict[str, object]:
+    """What an instrument is in a scheme from minute `n` on."""
+    return {"scheme": scheme, "instrument_id": instrument, "ts": minute(n), "value": value, "available_at": None} | rest
+
+
+def memberships_of(*rows: dict[str, object]) -> pa.Table:
+    """Memberships as the store takes them."""
+    return pa.Table.from_pylist(list(rows), schema=MEMBERSHIPS)
+
+
 def vector(n: int, ret_1: float | None = 0.1, instrument: str = "A", **rest: object) -> dict[str, object]:
     """The vector of the bar that opens in minute `n`, available at its close unless `rest` says otherwise."""
     known = {"instrument_id": instrument, "timeframe": "1m", "ts": minute(n), "available_at": minute(n + 1)}
@@ -93,6 +103,7 @@ KINDS = {
     "bars": (BARS_TABLE, bars_of, bar, "close"),
     "events": (EVENTS_TABLE, events_of, lambda n, score: event(f"e{n:03d}", n, score), "score"),
     "actions": (ACTIONS_TABLE, actions_of, action, "split"),
+    "memberships": (MEMBERSHIPS_TABLE, memberships_of, lambda n, value: membership(n, f"{value}"), "value"),
     "vectors": (VECTORS_TABLE, vectors_of, vector, "ret_1"),
 }
 """For each kind of record its table, what makes a table of rows, what makes a row from its number and a value, and that value's column."""

@@ -20,6 +20,7 @@ RESERVED = frozenset(
         "bars",
         "events",
         "actions",
+        "memberships",
         "where",
         "instrument_id",
         "timeframe",

@@ -1,4 +1,4 @@
-"""Ingest: files of bars, events or actions into a store.
+"""Ingest: files of bars, events, actions or memberships into a store.
 
 1. Read a file in batches and turn each into canonical records; rows that cannot be used are set aside with their reason.
 2. Stage the records in the store; one transaction a file compares them with what is there and writes what is new or corrected.
@@ -22,8 +22,8 @@ import pyarrow.compute as pc
 
 from asof.errors import DataError, did_you_mean
 from asof.records import QUARANTINE, Refusals
-from asof.sources import lean
-from asof.sources.canonical import Batch, actions_of, bars_of, events_of
+from asof.sources import lean, spells
+from asof.sources.canonical import Batch, actions_of, bars_of, events_of, memberships_of
 from asof.sources.columns import ColumnMapping, Reader
 from asof.sources.files import RawBatch, read_file
 from asof.sources.symbols import Symbols
@@ -36,6 +36,9 @@ KNOWN_FROM = "known_from"
 
 ACTION_FORMATS = ("table", "lean-factors")
 """What files of actions may be: tables with our columns, or Lean's factor files."""
+
+MEMBERSHIP_FORMATS = ("table", "spells")
+"""What files of memberships may be: tables with our columns, or of spells with `ts` and `until`."""
 
 Progress = Callable[[int], None]
 """Told how many more rows are done."""
@@ -71,6 +74,7 @@ class Ingestion:
     strict: bool = False
     reader: Callable[[Path], Iterator[RawBatch]] = read_file
     symbols: Symbols | None = None
+    scheme: str | None = None
     report: IngestReport = field(default_factory=IngestReport)
 
     def run(self, paths: Iterable[Path], progress: Progress = lambda rows: None) -> IngestReport:
@@ -125,6 +129,8 @@ class Ingestion:
             return Batch(TABLES[self.kind].schema.empty_table(), np.zeros(0, np.int64), Refusals())
         if self.kind == "bars":
             return bars_of(table, self.mapping, self.timeframe, self.source, self.symbols)
+        if self.kind == "memberships":
+            return memberships_of(table, self.mapping, self.scheme)
         return (events_of if self.kind == "events" else actions_of)(table, self.mapping)
 
     def _set_aside(self, path: Path, raw: RawBatch, batch: Batch) -> None:
@@ -179,13 +185,33 @@ def actions_into(
     store: Store, known_at: datetime, mapping: ColumnMapping, file_format: str = "table", *, strict: bool = False
 ) -> Ingestion:
     """An ingestion of actions. Raises `DataError` for a format that is not one."""
-    if file_format not in ACTION_FORMATS:
-        hint = did_you_mean(file_format, list(ACTION_FORMATS))
-        raise DataError(f"format {file_format!r} is none of {', '.join(ACTION_FORMATS)}{hint}")
+    _check_format(file_format, ACTION_FORMATS)
     if file_format == "table":
         return Ingestion(store, "actions", known_at, mapping, strict=strict)
     theirs = partial(lean.actions, mapping=mapping)  # what it yields has our names
     return Ingestion(store, "actions", known_at, ColumnMapping(timezone=mapping.timezone), strict=strict, reader=theirs)
+
+
+def memberships_into(
+    store: Store,
+    known_at: datetime,
+    mapping: ColumnMapping,
+    scheme: str | None = None,
+    file_format: str = "table",
+    *,
+    strict: bool = False,
+) -> Ingestion:
+    """An ingestion of memberships. Raises `DataError` for a format that is not one."""
+    _check_format(file_format, MEMBERSHIP_FORMATS)
+    if file_format == "table":
+        return Ingestion(store, "memberships", known_at, mapping, strict=strict, scheme=scheme)
+    theirs = partial(spells.memberships, mapping=mapping)  # what it yields has our names
+    return Ingestion(store, "memberships", known_at, ColumnMapping(), strict=strict, reader=theirs, scheme=scheme)
+
+
+def _check_format(file_format: str, formats: tuple[str, ...]) -> None:
+    if file_format not in formats:
+        raise DataError(f"format {file_format!r} is none of {', '.join(formats)}{did_you_mean(file_format, list(formats))}")
 
 
 def _shown(table: pa.Table) -> list[dict[str, object]]:
@@ -197,6 +223,8 @@ def _shown(table: pa.Table) -> list[dict[str, object]]:
 def _disagreement(record: dict[str, object]) -> str:
     if "event_id" in record:
         what = f"event {record['event_id']} for {record['instrument_id']}"
+    elif "scheme" in record:
+        what = f"membership of {record['instrument_id']} in {record['scheme']} from {record['ts']} on"
     else:
         what = f"{'bar' if 'timeframe' in record else 'action'} of {record['instrument_id']} at {record['ts']}"
     return f"another row disagrees with this one about the {what}"

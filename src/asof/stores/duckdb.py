@@ -24,7 +24,6 @@ from asof.stores import duckdb_writing as writing
 from asof.stores.duckdb_writing import rows_of, seen_as, time_of
 from asof.stores.statements import column_types, condition, every_revision, held, known_as, listed, quoted, revisions
 from asof.stores.store import (
-    ACTIONS_TABLE,
     BARS_TABLE,
     CHANGES,
     FOLLOWING,
@@ -128,9 +127,11 @@ class DuckDBStore:
             version = rows_of(self._connection, "SELECT max(version) FROM layout")[0][0]
             if not isinstance(version, int) or version > LAYOUT:
                 raise StoreError(f"{self.url} has layout {version}; this asof knows {LAYOUT}: upgrade asof (pip install -U asof)")
-            if ACTIONS_TABLE.name not in tables and not read_only:  # of before there were any
+            newer = [table for table in RECORDS if table.name not in tables]  # than the file
+            if newer and not read_only:
                 with self.transaction():
-                    self._create(ACTIONS_TABLE)
+                    for table in newer:
+                        self._create(table)
             return
         if tables:
             raise StoreError(f"{self.url} is a DuckDB file of another program (it has {', '.join(sorted(tables)[:3])}); choose another")
@@ -205,7 +206,7 @@ class DuckDBStore:
     ) -> Iterator[pa.Table]:
         """See `Store.read`."""
         time = time_of(table)
-        order = f" ORDER BY instrument_id, {time}{'' if time == 'ts' else ', event_id'}" if ordered else ""
+        order = f" ORDER BY {listed(('instrument_id', time, *table.ties))}" if ordered else ""
         where, parameters = condition(table, selection, time, _among)
         names = listed(columns or table.schema.names)
         source, known = revisions(table, selection.known_at, "main.")

@@ -23,7 +23,7 @@ from asof.stores import postgres_writing as writing
 from asof.stores.postgres_copy import BATCH_ROWS
 from asof.stores.postgres_migrations import LAYOUT, check, timescale
 from asof.stores.postgres_server import Connection, Server, query
-from asof.stores.postgres_tables import VECTORS, Actions, Bars, Events, Layout, Vectors
+from asof.stores.postgres_tables import VECTORS, Actions, Bars, Events, Layout, Memberships, Vectors
 from asof.stores.postgres_writing import copied_out, copy_into
 from asof.stores.statements import column_types, condition, every_revision, held, known_as, listed, quoted, revisions
 from asof.stores.store import (
@@ -32,6 +32,7 @@ from asof.stores.store import (
     CHANGES,
     EVENTS_TABLE,
     FOLLOWING,
+    MEMBERSHIPS_TABLE,
     SPANS,
     Changes,
     Registered,
@@ -45,7 +46,12 @@ LOGS = {"quarantine": QUARANTINE, "feature_quality_log": QUALITY_LOG}
 ENTITIES = pa.schema([("instrument_id", pa.string()), ("event_timestamp", UTC), ("row", pa.int64())])
 COUNTED = pa.schema([("instrument_id", pa.string()), ("timeframe", pa.string()), ("bars", pa.int64()), ("first", UTC), ("last", UTC)])
 
-RECORD_LAYOUTS: dict[str, type[Layout]] = {BARS_TABLE.name: Bars, EVENTS_TABLE.name: Events, ACTIONS_TABLE.name: Actions}
+RECORD_LAYOUTS: dict[str, type[Layout]] = {
+    BARS_TABLE.name: Bars,
+    EVENTS_TABLE.name: Events,
+    ACTIONS_TABLE.name: Actions,
+    MEMBERSHIPS_TABLE.name: Memberships,
+}
 """How the tables lie that every store has."""
 
 BYTEWISE = 'instrument_id COLLATE "C"'
@@ -106,17 +112,18 @@ SELECT name, rows FROM (
     SELECT 1 AS place, NULL::timestamptz AS applied_at, 'bars' AS name, count(*) AS rows FROM ohlcv
     UNION ALL SELECT 2, NULL, 'events', count(*) FROM events
     UNION ALL SELECT 3, NULL, 'actions', count(*) FROM actions
+    UNION ALL SELECT 4, NULL, 'memberships', count(*) FROM memberships
     UNION ALL (
-        SELECT 4, r.applied_at, r.version, count(v.ts) FROM registry r LEFT JOIN feature_vectors v ON v.feature_set_version = r.version
+        SELECT 5, r.applied_at, r.version, count(v.ts) FROM registry r LEFT JOIN feature_vectors v ON v.feature_set_version = r.version
         GROUP BY r.version
     )
-    UNION ALL SELECT 5, NULL, 'quarantine', count(*) FROM quarantine
-    UNION ALL SELECT 6, NULL, 'feature_quality_log', count(*) FROM feature_quality_log
+    UNION ALL SELECT 6, NULL, 'quarantine', count(*) FROM quarantine
+    UNION ALL SELECT 7, NULL, 'feature_quality_log', count(*) FROM feature_quality_log
 ) AS counts ORDER BY place, applied_at, name
 """
 KEPT_SQL = r"""
 SELECT count(*) FROM pg_trigger
-WHERE tgrelid IN ('ohlcv'::regclass, 'events'::regclass, 'actions'::regclass, 'feature_vectors'::regclass)
+WHERE tgrelid IN ('ohlcv'::regclass, 'events'::regclass, 'actions'::regclass, 'memberships'::regclass, 'feature_vectors'::regclass)
     AND tgname ~ '^asof_(keep|note)_' AND tgenabled <> 'D'
 """
 """How many of the triggers are there: two that keep revisions for each table, and one for each but the vectors' that notes what is new."""
@@ -125,7 +132,8 @@ WHERE tgrelid IN ('ohlcv'::regclass, 'events'::regclass, 'actions'::regclass, 'f
 FOLLOWED_SQL = "SELECT position FROM positions WHERE name = %s"
 WRITERS_SQL = """
 SELECT virtualtransaction FROM pg_locks
-WHERE relation IN ('ohlcv'::regclass, 'events'::regclass, 'actions'::regclass) AND mode = 'RowExclusiveLock' AND pid <> pg_backend_pid()
+WHERE relation IN ('ohlcv'::regclass, 'events'::regclass, 'actions'::regclass, 'memberships'::regclass)
+    AND mode = 'RowExclusiveLock' AND pid <> pg_backend_pid()
 """
 CHANGES_SQL = """
 SELECT kind, instrument_id, timeframe, unnest(times) AS time FROM changes
@@ -220,8 +228,8 @@ class PostgresStore:
             only, version = layout.only()
             sql = f"SELECT {layout.columns(names, 'm')} FROM {source} AS m WHERE {where} AND {only}"
             if ordered:
-                tie = "" if layout.time == "ts" else ', event_id COLLATE "C"'
-                sql += f" ORDER BY {BYTEWISE}, {layout.time}{tie}"
+                ties = "".join(f', {quoted(name)} COLLATE "C"' for name in table.ties)
+                sql += f" ORDER BY {BYTEWISE}, {layout.time}{ties}"
             yield from copied_out(connection, sql, [*known, *parameters, *version], _schema(table, names), BATCH_ROWS)
 
     def revisions(self, table: Table, selection: Selection) -> Iterator[pa.Table]:
@@ -381,7 +389,7 @@ class PostgresStore:
         """See `Store.facts`."""
         with self._server.connection() as connection:
             counts = {str(name): count for name, count in connection.execute(query(COUNT_SQL))}
-            kept = connection.execute(KEPT_SQL.encode()).fetchone() == (11,)
+            kept = connection.execute(KEPT_SQL.encode()).fetchone() == (14,)
             version, extension = connection.info.parameter_status("server_version"), timescale(connection)
         findings = [_about_timescale(*extension)]
         if not kept:

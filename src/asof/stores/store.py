@@ -11,7 +11,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from asof.features.feature_set import FeatureSet
-from asof.records import ACTIONS, BARS, EVENTS, UTC, vector_schema
+from asof.records import ACTIONS, BARS, EVENTS, MEMBERSHIPS, UTC, vector_schema
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,19 @@ class Table:
     key: tuple[str, ...]
     compared: tuple[str, ...]
 
+    @property
+    def ties(self) -> tuple[str, ...]:
+        """What of the key tells rows of one instrument and time apart."""
+        return tuple(name for name in self.key if name not in ("instrument_id", "timeframe", "ts"))
+
 
 BARS_TABLE = Table("bars", BARS, ("instrument_id", "timeframe", "ts"), ("open", "high", "low", "close", "volume", "available_at"))
 EVENTS_TABLE = Table(
     "events", EVENTS, ("instrument_id", "event_id"), ("enriched_at_utc", "event_time_utc", "score", "confidence", "scored_at_utc")
 )
 ACTIONS_TABLE = Table("actions", ACTIONS, ("instrument_id", "ts"), ("split", "dividend_factor"))
-RECORDS = (BARS_TABLE, EVENTS_TABLE, ACTIONS_TABLE)
+MEMBERSHIPS_TABLE = Table("memberships", MEMBERSHIPS, ("scheme", "instrument_id", "ts"), ("value", "available_at"))
+RECORDS = (BARS_TABLE, EVENTS_TABLE, ACTIONS_TABLE, MEMBERSHIPS_TABLE)
 """What comes from sources, is followed, and has a table of its own in every store."""
 
 
@@ -77,8 +83,8 @@ SPANS = pa.schema([("instrument_id", pa.string()), ("first", UTC), ("last", UTC)
 """Spans of time, both ends included; an instrument may have several."""
 
 CHANGES = pa.schema([("kind", pa.string()), ("instrument_id", pa.string()), ("timeframe", pa.string()), ("time", UTC)])
-"""A changed record: `bars` of a timeframe by the open of the bar, or, of no timeframe, `events` by the time of their first enrichment and
-`actions` by their ex-date."""
+"""A changed record: `bars` of a timeframe by the open of the bar, or, of no timeframe, `events` by the time of their first enrichment,
+`actions` by their ex-date, and `memberships/` with the name of their scheme by the time from which they hold."""
 
 FOLLOWING = "changes/"
 """What the names of followers' positions begin with."""
@@ -95,7 +101,7 @@ class Registered:
 
 
 class Store(Protocol):
-    """A place for bars, events, actions, vectors and the registry. Every write is one transaction; a reader never sees half of one."""
+    """A place for records, vectors and the registry. Every write is one transaction; a reader never sees half of one."""
 
     url: str
     write_rows: int
