@@ -55,7 +55,7 @@ def test_the_doctor_names_the_server_and_what_mends_it(asof: Command, empty: str
     asof("migrate")
     healthy = asof("doctor")
     assert healthy.code == 0
-    assert "layout 5" in healthy.text
+    assert "layout 7" in healthy.text
     assert "PostgreSQL" in healthy.text
     assert "TimescaleDB" in healthy.text
     postgres.run("DROP TRIGGER asof_keep_changed ON ohlcv", empty)

@@ -19,6 +19,10 @@ MOMENT   `kernel(n, *sums) -> float`          how many events a window has, and 
                                               fewer than `minimum`, or one of them is missing
 WINDOW   `kernel(x, ..., *sums, *params)`     the events of a window themselves; missing as for MOMENT
          `-> float`
+ACROSS   `kernel(out, x, ..., *params)`       the values of a section of instruments at one moment; none for a member that
+                                              has no value; what is not finite, or comes from an error, is an error
+RANKED   `kernel(out, x, order, *params)`     as for ACROSS; `order` sorts the values
+SECTION  `kernel(x, *params) -> float`        as for ACROSS, one number for all members, with a value or without
 ======== ==================================== =========================================================
 
 Booleans are 1.0 and 0.0. NaN is a missing value and inf an error (a division by zero, an overflow): both pass through every
@@ -44,9 +48,13 @@ class Shape(Enum):
     SUM = "sum"
     MOMENT = "moment"
     WINDOW = "window"
+    ACROSS = "across"
+    RANKED = "ranked"
+    SECTION = "section"
 
 
 EVENT_SHAPES = (Shape.COUNT, Shape.SUM, Shape.MOMENT, Shape.WINDOW)
+SECTION_SHAPES = (Shape.ACROSS, Shape.RANKED, Shape.SECTION)
 BAR_SHAPES = (Shape.SERIES, Shape.RAW, Shape.PRESENT)
 
 
@@ -148,7 +156,9 @@ class Operator:
 
     @property
     def kind(self) -> str:
-        """What tells operators of one name apart, beside how many inputs they take: `events`, `present` (of values) or nothing."""
+        """What tells operators of one name apart, beside how many inputs they take: `events`, `present`, `across` or nothing."""
+        if self.shape in SECTION_SHAPES:
+            return "across"
         return "events" if self.shape in EVENT_SHAPES else "present" if self.shape is Shape.PRESENT else ""
 
     @property
@@ -159,7 +169,11 @@ class Operator:
         if self.name == "where":
             return f"where({', '.join(self.inputs)})"
         extra = [f"{name}=" for name in self.inputs[1:]] if self.shape in EVENT_SHAPES else list(self.inputs[1:])
+        if self.shape in SECTION_SHAPES:
+            extra = list(self.inputs[1:-2])
         params = [f"{p.name}=" if p.named else p.name if p.default is None else f"{p.name}={p.default:g}" for p in self.params]
+        if self.shape in SECTION_SHAPES:
+            return f"across(...).{self.name}({', '.join(['x', *extra, *params])})"
         return f"{self.inputs[0]}.{self.name}({', '.join(extra + params)})"
 
     def reach(self, params: tuple[int | float, ...]) -> int:
