@@ -79,6 +79,7 @@ ABOUT = {
         "n, too, and then its `reach` follows: [fading weights](../semantics.md#fading-weights)."
     ),
     "present": "With `min_count`, what the last `n` bars have counts, be they fewer than `n` or without a value here and there.",
+    "staged": "What looks beyond one instrument's bars of one timeframe, and is computed before everything that uses it.",
     "windows": "The events of one window: `x` and `weight` are columns of `events.window(...)`, or expressions over them.",
 }
 """A sentence for each family."""
@@ -104,6 +105,7 @@ MISSING = {
     "is_missing": "never",
     "lag": "there is no bar `n` bars ago, or its value is missing",
     "count": "never",
+    "latest": "no such bar was known yet, or its value is missing",
     "bars_since": "`x` was not true among the last `n` bars, or has no value since",
 }
 """When the result of an operator is missing whose shape does not decide it."""

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from asof.features.expression import Expr, apply, bars, events
-from asof.operators import BAR_SHAPES, EVENT_SHAPES, Operator, Param, Shape
+from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, Operator, Param, Shape
 
 ERROR = math.inf
 """How lists of the tests write an error, as the engine does."""
@@ -174,6 +174,9 @@ def bars_since(x: Sequence[Answer], n: int) -> Answer:
             return float(k)
     return None
 
+
+RUN = tuple(o for o in OPERATORS if o.shape is not Shape.STAGED)
+"""The operators that the machine runs; the staged ones have tests of their own."""
 
 CASES: dict[str, Case] = {
     "add/2": Case(python.add, bits=True),

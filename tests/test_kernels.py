@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from asof.engine.drivers import driver
 from asof.engine.native import compile_loop, register
-from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, Operator, Shape
-from tests.operator_cases import CASES, parameters
+from asof.operators import BAR_SHAPES, EVENT_SHAPES, Operator, Shape
+from tests.operator_cases import CASES, RUN, parameters
 
-BY_KEY = {operator.key: operator for operator in OPERATORS}
+BY_KEY = {operator.key: operator for operator in RUN}
 
 
 def compiled(operator: Operator) -> Callable[..., object]:
@@ -28,7 +28,7 @@ def compiled(operator: Operator) -> Callable[..., object]:
     return compile_loop(loop)
 
 
-@pytest.mark.parametrize("operator", OPERATORS, ids=lambda o: o.key)
+@pytest.mark.parametrize("operator", RUN, ids=lambda o: o.key)
 @given(seed=st.integers(0, 2**32 - 1), rows=st.sampled_from([0, 1, 2, 9, 600]), scale=st.sampled_from([1.0, 1e-3, 1e160]))
 @settings(max_examples=8)
 def test_the_compiled_loop_gives_the_bits_of_the_interpreted_one(operator: Operator, seed: int, rows: int, scale: float):

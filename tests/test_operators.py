@@ -17,12 +17,12 @@ from asof.engine.run import run
 from asof.engine.trial import tried
 from asof.features.expression import EVENT_COLUMNS, Expr, bars, constant, events, where
 from asof.features.feature_set import FeatureSet
-from asof.operators import EVENT_SHAPES, OPERATORS, Operator, Shape
+from asof.operators import EVENT_SHAPES, Operator, Shape
 from asof.timeframes import UNITS
-from tests.operator_cases import CASES, ERROR, Answer, Case, called, expressions, parameters
+from tests.operator_cases import CASES, ERROR, RUN, Answer, Case, called, expressions, parameters
 
 MINUTE = UNITS["m"]
-BY_KEY = {operator.key: operator for operator in OPERATORS}
+BY_KEY = {operator.key: operator for operator in RUN}
 Columns = dict[str, list[Answer]]
 
 numbers = st.one_of(st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.1, 0.5, 2.0]), st.floats(-1e6, 1e6).map(lambda x: round(x, 4)))
@@ -108,14 +108,14 @@ def test_every_operator_has_a_case_and_every_case_an_operator():
     assert set(CASES) == set(BY_KEY)
 
 
-@pytest.mark.parametrize("operator", OPERATORS, ids=lambda o: o.key)
+@pytest.mark.parametrize("operator", RUN, ids=lambda o: o.key)
 def test_every_operator_has_expressions_that_use_it(operator: Operator):
     made = expressions(operator)
     assert all(operator.name in repr(e) or str(operator.symbol) in repr(e) for e in made.values())
     assert len(parameters(operator)) == len(set(parameters(operator)))
 
 
-@pytest.mark.parametrize("operator", [o for o in OPERATORS if o.shape not in EVENT_SHAPES], ids=lambda o: o.key)
+@pytest.mark.parametrize("operator", [o for o in RUN if o.shape not in EVENT_SHAPES], ids=lambda o: o.key)
 @given(data=st.data())
 @settings(max_examples=40)
 def test_a_bar_operator_answers_what_its_oracle_answers(operator: Operator, data: st.DataObject):
@@ -134,7 +134,7 @@ def test_a_bar_operator_answers_what_its_oracle_answers(operator: Operator, data
         assert_answer(case, one, other, (*seen, *params))
 
 
-@pytest.mark.parametrize("operator", [o for o in OPERATORS if o.shape in EVENT_SHAPES], ids=lambda o: o.key)
+@pytest.mark.parametrize("operator", [o for o in RUN if o.shape in EVENT_SHAPES], ids=lambda o: o.key)
 @given(data=st.data())
 @settings(max_examples=40)
 def test_an_event_operator_answers_what_its_oracle_answers(operator: Operator, data: st.DataObject):
@@ -207,7 +207,7 @@ def test_without_events_counts_and_sums_are_zero_and_the_rest_is_missing():
     news = events.window("10m")
     answers = {
         e: evaluate(e, {}, [30])[0]
-        for e in (called(o, (news.sentiment, news.confidence), parameters(o)[0]) for o in OPERATORS if o.shape in EVENT_SHAPES)
+        for e in (called(o, (news.sentiment, news.confidence), parameters(o)[0]) for o in RUN if o.shape in EVENT_SHAPES)
     }
     assert {repr(e) for e, answer in answers.items() if answer is not None} == {
         repr(news.sentiment.count()),

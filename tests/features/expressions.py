@@ -5,12 +5,12 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from asof.features.expression import BAR_COLUMNS, BARS, EVENT_COLUMNS, Expr, apply, bars, constant, events, where
-from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, Operator
-from tests.operator_cases import called, parameters
+from asof.operators import BAR_SHAPES, EVENT_SHAPES, Operator
+from tests.operator_cases import RUN, called, parameters
 
-ROW_LIKE = [o for o in OPERATORS if o.shape not in (*BAR_SHAPES, *EVENT_SHAPES)]
-ON_BARS = [o for o in OPERATORS if o.shape in BAR_SHAPES]
-ON_EVENTS = [o for o in OPERATORS if o.shape in EVENT_SHAPES]
+ROW_LIKE = [o for o in RUN if o.shape not in (*BAR_SHAPES, *EVENT_SHAPES)]
+ON_BARS = [o for o in RUN if o.shape in BAR_SHAPES]
+ON_EVENTS = [o for o in RUN if o.shape in EVENT_SHAPES]
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 constants = st.one_of(st.integers(-(10**16), 10**16), finite, st.sampled_from([0.0, -0.0, 1e15, 1e-7, 123456789.125])).map(constant)

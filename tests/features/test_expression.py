@@ -21,6 +21,7 @@ from asof.features.expression import (
     constant,
     event_windows,
     events,
+    higher_timeframes,
     lookback,
     walk,
     where,
@@ -106,6 +107,15 @@ def test_the_domain_follows_the_rows():
     assert (news.sentiment.mean() * bars.close).domain == BARS
 
 
+def test_the_bars_of_a_higher_timeframe_are_rows_of_their_own():
+    hour = bars.every("1h")
+    assert (hour.close.domain, hour.adjusted.close.mean(3).domain, hour.close.latest().domain) == ("1h", "1h", BARS)
+    assert lookback(hour.close.mean(20).latest()) == 1
+    assert lookback(hour.close.mean(20).latest().mean(5)) == 5
+    assert higher_timeframes(hour.close.mean(20).latest() / bars.every("1d").close.latest(), hour.count(3).latest()) == {"1d": 1, "1h": 20}
+    assert higher_timeframes(bars.close.mean(3)) == {}
+
+
 def test_the_lookback_follows_from_the_operators():
     assert lookback(bars.close) == lookback(news.sentiment.mean()) == lookback(constant(1)) == lookback() == 1
     assert lookback(bars.close.lag(5)) == 6
@@ -131,12 +141,21 @@ def test_the_event_windows_are_those_used_shortest_first():
 def test_every_method_is_shown_and_answers():
     assert set(METHODS) <= set(dir(bars.close))
     assert set(METHODS) == {o.name for o in OPERATORS if not o.symbol and o.name != "where"}
-    assert dir(bars) == ["adjusted", "close", "count", "grid_offset", "high", "low", "open", "unbroken", "volume"]
+    assert dir(bars) == ["adjusted", "close", "count", "every", "grid_offset", "high", "low", "open", "unbroken", "volume"]
     assert dir(bars.adjusted) == ["close", "high", "low", "open", "volume"]
     assert dir(news) == ["clock_skew", "confidence", "count", "sentiment"]
 
 
 REFUSED = {
+    "two timeframes": (
+        lambda: bars.close - bars.every("1h").close,
+        "subtract cannot mix rows of bars and 1h bars: take what was known of the 1h bars first, with .latest()",
+    ),
+    "the latest of its own bars": (bars.close.latest, "latest is for the bars of a higher timeframe: bars.every('1h')"),
+    "the latest event": (news.sentiment.latest, "latest is for the bars of a higher timeframe: bars.every('1h')"),
+    "a timeframe above another": (lambda: bars.every("1h").every("1d"), "1h bars have no 1d bars: write bars.every('1d')"),
+    "a timeframe that is none": (lambda: bars.every("1x"), "timeframe '1x' is not one of <n>m, <n>h, <n>d; did you mean '1m'?"),
+    "a higher price that is no ratio": ((bars.every("1h").adjusted.close + 1).latest, "latest looks at earlier values of bars.every("),
     "a look ahead": (lambda: bars.close.lag(-1), "lag: n=-1 must be at least 1; a negative one would look ahead"),
     "a lag of nothing": (lambda: bars.close.lag(0), "lag: n=0 must be at least 1"),
     "an endless window": (lambda: bars.close.mean(1_000_001), "mean: n=1000001 must be at most 1e+06"),

@@ -13,9 +13,8 @@ from asof.features.expression import Expr, apply, bars, constant, events, where
 from asof.features.feature_set import FeatureSet
 from asof.features.library import SHIPPED
 from asof.features.text import definition_text, expression_text, parse_definition, parse_expression
-from asof.operators import OPERATORS
 from tests.features.expressions import bar_expressions, event_expressions
-from tests.operator_cases import expressions
+from tests.operator_cases import RUN, expressions
 
 news = events.window("1h")
 DEEP = 100_000
@@ -29,7 +28,7 @@ def test_the_text_of_any_expression_reads_back_to_the_same_node(expression: Expr
     assert expression_text(parse_expression(text)) == text
 
 
-@pytest.mark.parametrize("operator", OPERATORS, ids=lambda o: o.key)
+@pytest.mark.parametrize("operator", RUN, ids=lambda o: o.key)
 def test_the_text_of_every_operator_reads_back(operator):
     for expression in expressions(operator).values():
         assert parse_expression(repr(expression)) is expression
@@ -50,6 +49,9 @@ WRITTEN = {
     "bars.close.std(20, ddof=1)": bars.close.std(20),
     "bars.close.clip(-1, 0.5)": bars.close.clip(low=-1, high=0.5),
     "bars.count(21)": bars.count(21),
+    'bars.every("1h").close.mean(20).latest()': bars.every("1h").close.mean(20).latest(),
+    'bars.close / bars.every("1d").adjusted.close.latest()': bars.close / bars.every("1d").adjusted.close.latest(),
+    'bars.every("1h").count(3).latest() < 3': bars.every("1h").count(3).latest() < 3,
     'events.window("1h").count()': events.window("60m").count(),
     'events.window("1h").sentiment.mean(weight=events.window("1h").confidence)': news.sentiment.mean(weight=news.confidence),
     'events.window("1h").sentiment.mean(weight=2)': news.sentiment.mean(weight=constant(2)),

@@ -19,11 +19,12 @@ from asof.features.library import SHIPPED
 from asof.jobs.leakcheck import Leakcheck, bits, stored
 from asof.jobs.subjects import FRAMES
 from asof.jobs.variations import CHECKS
-from asof.operators import OPERATORS, Operator
+from asof.operators import Operator
 from asof.sources.sample import make_sample
 from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, Store
 from asof.stores.urls import open_store
 from tests.leaks import HONEST, LEAKS, Planted, endless_average, negative_lag, planted_operator, rolling_mean, total_so_far
+from tests.operator_cases import RUN
 from tests.stores.rows import action, actions_of, bar, bars_of, event, events_of, minute
 
 SAMPLE = make_sample(days=120)
@@ -62,7 +63,7 @@ def test_a_shipped_feature_set_is_clean_on_the_sample(feature_set: asof.FeatureS
     assert asof.leakcheck(feature_set).clean
 
 
-@pytest.mark.parametrize("operator", OPERATORS, ids=lambda operator: operator.key)
+@pytest.mark.parametrize("operator", RUN, ids=lambda operator: operator.key)
 def test_a_shipped_operator_is_clean(operator: Operator) -> None:
     found = check(operator, cuts=6)
     assert (found.subjects, found.findings) == ((operator.key,), ())

@@ -14,9 +14,9 @@ from asof.engine.run import run
 from asof.features.expression import Expr
 from asof.features.feature_set import FeatureSet
 from asof.features.library import SHIPPED
-from asof.operators import OPERATORS, Operator
+from asof.operators import Operator
 from tests.laws.markets import Market
-from tests.operator_cases import expressions
+from tests.operator_cases import RUN, expressions
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -92,5 +92,5 @@ def _set_of(operator: Operator) -> FeatureSet:
     return FeatureSet("under_law", made, {f"flag_{name}": e > 0 for name, e in list(made.items())[:3]})
 
 
-SUBJECTS = {operator.key: _set_of(operator) for operator in OPERATORS} | dict(SHIPPED)
+SUBJECTS = {operator.key: _set_of(operator) for operator in RUN} | dict(SHIPPED)
 """What the laws are held against: a feature set around each operator, and every shipped one."""

@@ -19,7 +19,7 @@ from asof.features.feature_set import FeatureSet
 from asof.jobs.leakcheck import CUTS, MOST_BARS, ROUNDING, Checkable, Finding, Leakcheck, bits, stored
 from asof.jobs.leakcheck import leakcheck as check
 from asof.jobs.variations import CHECKS
-from asof.operators import OPERATORS, Operator
+from asof.operators import OPERATORS, Operator, Shape
 
 
 def leakcheck(
@@ -50,7 +50,8 @@ def leakcheck(
     """
     if timeframe is None and instrument:
         raise typer.BadParameter("say which of the store's bars to take, such as --timeframe 1d", param_hint="--timeframe")
-    chosen = [*_chosen(what or []), *(OPERATORS if operators else ())]
+    machine = (operator for operator in OPERATORS if operator.shape is not Shape.STAGED)
+    chosen = [*_chosen(what or []), *(machine if operators else ())]
     given, calendars = _given(timeframe, instrument, bars, seed, store)
     with progress("leakcheck", as_json) as step:
         found = check(

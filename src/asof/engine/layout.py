@@ -15,6 +15,7 @@ _off_grid = compile_loop(ordering.off_grid)
 _group = compile_loop(ordering.group)
 _hash_text = compile_loop(ordering.hash_text)
 _carry_latest = compile_loop(ordering.carry_latest)
+_find_newest = compile_loop(ordering.find_newest)
 _list_flags = compile_loop(packing.list_flags)
 
 Spans = NDArray[np.int32]
@@ -70,6 +71,17 @@ def surely_distinct(codes: Ints, offsets: Spans, data: Bytes) -> bool:
     _hash_text(hashes, codes.astype(np.uint64), offsets, data)
     hashes.sort()
     return not bool((hashes[1:] == hashes[:-1]).any())
+
+
+def newest_known(offsets: Ints, known: Ints, ends: Ints, available: Ints) -> Ints:
+    """For each bar, known at `known`, the row of the newest of other bars that was available by then; -1 where there is none.
+
+    Bars and other bars are of the same instruments in the same order, which begin at `offsets` and at `ends`.
+    """
+    order = np.lexsort((available, np.repeat(np.arange(len(ends) - 1), np.diff(ends))))
+    out = np.empty(len(known), np.int64)
+    _find_newest(out, offsets, known, ends, available[order], np.maximum.accumulate(order))  # rows of later instruments are larger
+    return out
 
 
 def known_since(known: Ints, offsets: Ints, lookback: int) -> Ints:

@@ -83,6 +83,22 @@ def hash_text(hashes, seeds, offsets, data):
         hashes[i] = h ^ (h >> 31)
 
 
+def find_newest(out, offsets, known, ends, available, newest):
+    """For each bar the newest of other bars that was known when it was, as its row; -1 where there is none.
+
+    The other bars of each instrument end at `ends`. They were known at the times `available`, which are sorted within it; `newest` is
+    the newest of those that were known by then.
+    """
+    for s in range(len(offsets) - 1):
+        k = ends[s]
+        for i in range(offsets[s], offsets[s + 1]):
+            while k < ends[s + 1] and available[k] <= known[i]:
+                k += 1
+            while k > ends[s] and available[k - 1] > known[i]:
+                k -= 1
+            out[i] = newest[k - 1] if k > ends[s] else -1
+
+
 def carry_latest(out, known, offsets, lookback):
     """For each bar the latest time at which one of its last `lookback` bars became known: before it, a vector would tell the future."""
     for s in range(len(offsets) - 1):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,8 @@ class Panel:
 
     `ts` and `event_time` are microseconds since 1970; `columns` and `event_columns` hold float64, NaN where missing. `event_spans` has two
     rows, both ascending: for each instrument its first event and the one behind its last. `grid` is the step that bars must open on
-    (0: none), in microseconds.
+    (0: none), in microseconds. Plans with stages also need `known`, when each bar could be known, in microseconds, and in `higher` the
+    panels of the higher timeframes that they use, of the same instruments in the same order.
     """
 
     offsets: Ints
@@ -28,6 +29,8 @@ class Panel:
     event_time: Ints
     event_columns: Mapping[str, Floats]
     grid: int
+    known: Ints | None = None
+    higher: Mapping[str, Panel] = field(default_factory=dict)
 
     def take_last(self, keep: int) -> Panel:
         """The last `keep` bars of every instrument, the events as they are: what a live computation needs."""
@@ -36,4 +39,5 @@ class Panel:
         offsets = np.concatenate(([0], np.cumsum(lengths)))
         rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
         columns = {name: values[rows] for name, values in self.columns.items()}
-        return Panel(offsets, self.ts[rows], columns, self.event_spans, self.event_time, self.event_columns, self.grid)
+        known = None if self.known is None else self.known[rows]
+        return replace(self, offsets=offsets, ts=self.ts[rows], columns=columns, known=known)

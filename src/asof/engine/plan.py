@@ -5,7 +5,9 @@
    meets bars does a SPREAD give each bar the value of its window.
 3. An operator over bars that is given adjusted values gets, for each input, a value that tells what the actions before each bar rescale it
    with; the step then looks at the windows behind an action again, rescaled (`asof.engine.drivers.rescaled`).
-4. `_Planner.finished` hands out buffers as steps need them and takes them back after the last step that reads them, so that those of
+4. A staged operator (of a higher timeframe, ...) is a column to the steps above it: `_stages` gathers those that can be computed together,
+   with a plan of their own for what they are made of, to be run before this one (`asof.engine.stages`).
+5. `_Planner.finished` hands out buffers as steps need them and takes them back after the last step that reads them, so that those of
    a morsel stay in the processor's cache.
 """
 
@@ -21,13 +23,16 @@ from asof.engine.drivers import driver
 from asof.features.adjustment import FREE, PREFIX, PRICE_FACTOR, VOLUME_FACTOR, Scale, rescales
 from asof.features.expression import BARS, Expr, apply, bars, column, constant, events, walk
 from asof.features.feature_set import FeatureSet
-from asof.operators import BAR_SHAPES, EVENT_SHAPES, Operator, Scaling
+from asof.operators import BAR_SHAPES, EVENT_SHAPES, Operator, Scaling, Shape
 from asof.timeframes import duration_text
 
 ANY, ON_BARS, ON_EVENTS, ON_WINDOWS = -1, 0, 1, 2
 """What the rows of a value are: those of anything (a constant), bars, events, or for `ON_WINDOWS + k` the windows of length `k`."""
 
 OHLCV_COUNT, EVENT_COUNT = 0, 1
+
+STAGED = "staged."
+"""What the names of the columns begin with that staged operators become."""
 
 
 class Kind(IntEnum):
@@ -61,8 +66,31 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Staged:
+    """A staged operator: the column that it becomes, and which features of its stage's plan it takes."""
+
+    column: str
+    operator: Operator
+    params: tuple[float, ...]
+    inputs: tuple[int, ...]
+    scale: Scale
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is computed before a plan, and becomes columns of its bars.
+
+    `plan` gives the inputs of its nodes, as its features; it is of the bars of `timeframe`, or of the same bars where that is None.
+    """
+
+    timeframe: str | None
+    plan: Plan
+    nodes: tuple[Staged, ...]
+
+
+@dataclass(frozen=True)
 class Plan:
-    """What the engine runs for a feature set.
+    """What the engine runs for a feature set, after its stages, which are run in their order.
 
     Buffers are numbered from 0. Those of `bar_columns` and `event_columns` hold a column as it came, those of `constants` one number
     throughout; `bar_buffers` and `event_buffers` have room for a row of each bar or event of a morsel. `windows` are the lengths, in
@@ -77,6 +105,7 @@ class Plan:
     bar_buffers: tuple[int, ...]
     event_buffers: tuple[int, ...]
     windows: tuple[int, ...]
+    stages: tuple[Stage, ...] = ()
 
     @property
     def lookback(self) -> int:
@@ -84,9 +113,16 @@ class Plan:
         return self.feature_set.lookback
 
     @property
+    def columns(self) -> frozenset[str]:
+        """The columns of bars that the plan and its stages over the same bars read."""
+        stages = (stage.plan.columns for stage in self.stages if stage.timeframe is None)
+        return frozenset(name for name in self.bar_columns if not name.startswith(STAGED)).union(*stages)
+
+    @property
     def adjusted(self) -> bool:
         """Whether splits and dividends matter."""
-        return not self.bar_columns.keys().isdisjoint((PRICE_FACTOR, VOLUME_FACTOR))
+        own = not self.bar_columns.keys().isdisjoint((PRICE_FACTOR, VOLUME_FACTOR))
+        return own or any(stage.plan.adjusted or any(rescales(node.scale) for node in stage.nodes) for stage in self.stages)
 
     @property
     def buffers(self) -> int:
@@ -97,7 +133,14 @@ class Plan:
 
 def plan(feature_set: FeatureSet) -> Plan:
     """The plan of a feature set. Equal parts of its features and flags are computed once."""
-    planner = _Planner()
+    names = _staged_columns(feature_set)
+    made = _plan(feature_set, names)
+    return replace(made, stages=_stages(names)) if names else made
+
+
+def _plan(feature_set: FeatureSet, staged: Mapping[Expr, str]) -> Plan:
+    """The plan of a feature set in which some staged operators are columns."""
+    planner = _Planner(staged)
     for kind, group in ((Kind.FEATURE, feature_set.features), (Kind.FLAG, feature_set.flags)):
         for place, expr in enumerate(group.values()):
             planner.keep(kind, expr, place)
@@ -110,7 +153,8 @@ def plan(feature_set: FeatureSet) -> Plan:
 class _Planner:
     """Steps as they are made, over values that are numbered in the order in which they are made; `_on` tells what their rows are."""
 
-    def __init__(self) -> None:
+    def __init__(self, staged: Mapping[Expr, str]) -> None:
+        self._staged = staged
         self._steps: list[Step] = []
         self._on: list[int] = []
         self._columns: dict[tuple[int, str], int] = {}
@@ -126,7 +170,7 @@ class _Planner:
 
     def _value(self, root: Expr) -> int:
         """The value of an expression, after the steps that make it."""
-        for node in walk(root):
+        for node in walk(root, below=lambda node: () if node in self._staged else node.inputs):
             if node not in self._values:
                 self._values[node] = self._make(node)
         return self._values[root]
@@ -134,6 +178,8 @@ class _Planner:
     def _make(self, node: Expr) -> int:
         if node.operator is None:
             return self._leaf(node)
+        if node in self._staged:
+            return self._column(ON_BARS, self._staged[node])
         inputs = [self._values[i] for i in node.inputs]
         if node.operator.shape in EVENT_SHAPES:
             return self._reduced(node, inputs)
@@ -176,7 +222,9 @@ class _Planner:
         if not node.name:  # a number, or the presence of a row
             return self._constant(node.params[0] if node.params else 1.0)
         on = ON_BARS if node.domain == BARS else ON_EVENTS
-        name = node.name.removeprefix(PREFIX)  # seen from its own bar, an adjusted price is the price
+        return self._column(on, node.name.removeprefix(PREFIX))  # seen from its own bar, an adjusted price is the price
+
+    def _column(self, on: int, name: str) -> int:
         if (on, name) not in self._columns:
             self._columns[on, name] = self._new(on)
         return self._columns[on, name]
@@ -248,6 +296,49 @@ class _Planner:
             event_buffers=tuple(made[1]),
             windows=tuple(self._windows),
         )
+
+
+def _same_bars(node: Expr) -> tuple[Expr, ...]:
+    """What a node is made of that has a row for each of the same bars."""
+    return tuple(i for i in node.inputs if not isinstance(i.domain, str) or i.domain == node.domain)
+
+
+def _staged_columns(feature_set: FeatureSet) -> dict[Expr, str]:
+    """The staged operators over a feature set's own bars, each after those that it stands on, and the columns that they become."""
+    nodes = walk(*feature_set.roots, below=_same_bars)
+    found = [node for node in nodes if node.operator and node.operator.shape is Shape.STAGED]
+    return {node: f"{STAGED}{k}" for k, node in enumerate(found)}
+
+
+def _stages(names: Mapping[Expr, str]) -> tuple[Stage, ...]:
+    """Staged operators in stages: those of the same bars together that stand on equally many others."""
+    depths: dict[Expr, int] = {}
+    groups: dict[tuple[int, str], list[Expr]] = {}
+    for node in walk(*names, below=_same_bars):
+        depths[node] = max((depths[i] for i in _same_bars(node)), default=0) + (node in names)
+        if node in names:
+            groups.setdefault((depths[node], str(node.inputs[0].domain or BARS)), []).append(node)
+    return tuple(_stage(None if domain == BARS else domain, nodes, names) for (_, domain), nodes in sorted(groups.items()))
+
+
+def _stage(timeframe: str | None, nodes: list[Expr], names: Mapping[Expr, str]) -> Stage:
+    inputs = {expr: k for k, expr in enumerate(dict.fromkeys(i for node in nodes for i in node.inputs))}
+    features = {f"x{k}": expr if timeframe is None else _on_base(expr) for expr, k in inputs.items()}
+    feature_set = FeatureSet("stage", features)
+    staged = []
+    for node in nodes:
+        assert node.operator is not None
+        staged.append(Staged(names[node], node.operator, node.params, tuple(inputs[i] for i in node.inputs), node.scale))
+    return Stage(timeframe, _plan(feature_set, names) if timeframe is None else plan(feature_set), tuple(staged))
+
+
+def _on_base(root: Expr) -> Expr:
+    """An expression over the bars of a higher timeframe as one over bars, which is what they are to their own plan."""
+    made: dict[Expr, Expr] = {}
+    for node in walk(root):
+        domain = BARS if isinstance(node.domain, str) else node.domain
+        made[node] = Expr(node.operator, tuple(made[i] for i in node.inputs), node.params, node.name, domain)
+    return made[root]
 
 
 def _sum(present: Expr, first: Expr, *more: Expr) -> Expr:

@@ -3,7 +3,7 @@
 1. The rows are cut into blocks, and a pool of threads takes one after the other (the compiled loops hold no lock).
 2. `_Worker.run` has the machine evaluate the plan over a block, in morsels that stay in the processor's cache, and then turns errors
    into missing values and `COMPUTATION_ERROR`, and missing values into an Arrow validity bitmap.
-3. `run` yields the blocks in the panel's order.
+3. `run` yields the blocks in the panel's order; `evaluate` gives the features of all rows as they are, which stages are made of.
 """
 
 from __future__ import annotations
@@ -62,20 +62,34 @@ def run_each(
     plan: Plan, panel: Panel, each: Callable[[Block], Result], threads: int | None = None, rows: int | None = None
 ) -> Iterator[Result]:
     """`run`, with `each` applied to every block on the thread that made it, while the block is still in the cache."""
-    count, total = _threads(threads), len(panel.ts)
     step = block_rows(plan, panel, threads, rows)
     task = _Task(plan, panel, step // BLOCK_MORSELS)
+    yield from _over_blocks(task, step, lambda worker, start, stop: each(worker.run(start, stop)), threads)
+
+
+def evaluate(plan: Plan, panel: Panel, threads: int | None = None, rows: int | None = None) -> tuple[Floats, ...]:
+    """The features of every bar of the panel, NaN where missing and infinite where an error; as for `run` otherwise."""
+    step = block_rows(plan, panel, threads, rows)
+    task = _Task(plan, panel, step // BLOCK_MORSELS)
+    for _ in _over_blocks(task, step, lambda worker, start, stop: worker.evaluate(start, stop), threads):
+        pass
+    return tuple(task.features)
+
+
+def _over_blocks(task: _Task, step: int, each: Callable[[_Worker, int, int], Result], threads: int | None) -> Iterator[Result]:
+    """What `each` makes of every block of `step` rows, with the worker of the thread that it runs on, in the panel's order."""
+    count, total = _threads(threads), len(task.features[0])
     if count == 1 or total <= step:
         worker = _Worker(task)
         for start in range(0, total, step):
-            yield each(worker.run(start, min(start + step, total)))
+            yield each(worker, start, min(start + step, total))
         return
     local = threading.local()
 
     def work(start: int) -> Result:
         if not hasattr(local, "worker"):
             local.worker = _Worker(task)
-        return each(local.worker.run(start, min(start + step, total)))
+        return each(local.worker, start, min(start + step, total))
 
     with ThreadPoolExecutor(count, thread_name_prefix="asof") as pool:
         waiting: deque[Future[Result]] = deque()
@@ -175,13 +189,18 @@ class _Worker:
             np.zeros((machine.ON_WINDOWS + windows, machine.FRAME), np.int64),
         )
 
-    def run(self, start: int, stop: int) -> Block:
-        """The block of rows `start` to `stop`."""
+    def evaluate(self, start: int, stop: int) -> Ints:
+        """Rows `start` to `stop` of the task's features and counts, and their flags."""
         task = self._task
         addresses = np.array([column.ctypes.data for column in task.features], np.int64)
         flags = np.zeros(stop - start, np.int64)
         results = addresses, flags, task.counts
         _evaluate(start, stop, task.rows, task.plan.lookback, task.program, task.panel, self._buffers, self._scratch, results)
+        return flags
+
+    def run(self, start: int, stop: int) -> Block:
+        """The block of rows `start` to `stop`."""
+        task, flags = self._task, self.evaluate(start, stop)
         error = 1 << len(task.plan.feature_set.flags)
         features = []
         for column in task.features:

@@ -1,7 +1,8 @@
 """Expressions: immutable trees of small nodes over bars and events. No data, no I/O.
 
 Nodes are interned: equal trees are one object, so a node can be a dictionary key, is computed once, and `==` is free to build
-a comparison, as `<` does. An expression's *domain* is what its rows are: bars, the events of one window, or neither (a constant).
+a comparison, as `<` does. An expression's *domain* is what its rows are: bars, those of a higher
+timeframe, the events of one window, or neither (a constant).
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from asof.errors import DefinitionError, UnknownName, did_you_mean
 from asof.features import decay
 from asof.features.adjustment import ADJUSTED, ANY, FREE, NONE, PREFIX, Scale, rescales, scale_of
 from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, Operator, Scaling, Shape
-from asof.timeframes import duration, duration_text
+from asof.timeframes import duration, duration_text, timeframe
 
 BARS = "bars"
-"""The domain of bar expressions; an event expression's domain is its window in microseconds."""
+"""The domain of bar expressions; that of a higher timeframe's is the timeframe, an event expression's its window in microseconds."""
 
 Domain = str | int | None
 Number = int | float
@@ -67,14 +68,14 @@ class Expr:
             node = _interned.get(key)
             if node is None:
                 node = object.__new__(cls)
-                reach = operator.reach(params) if operator else COLUMN_REACH.get(name, 0) if domain == BARS else 0
+                reach = operator.reach(params) if operator else COLUMN_REACH.get(name, 0) if isinstance(domain, str) else 0
                 for slot, value in (
                     ("operator", operator),
                     ("inputs", inputs),
                     ("params", params),
                     ("name", name),
                     ("domain", domain),
-                    ("lookback", max((i.lookback for i in inputs), default=1) + reach),
+                    ("lookback", max((i.lookback for i in inputs if i.domain == domain), default=1) + reach),
                     ("scale", scale_of(operator.scaling, [i.scale for i in inputs]) if operator else _leaf_scale(params, name)),
                 ):
                     object.__setattr__(node, slot, value)
@@ -268,7 +269,7 @@ def apply(name: str, /, *args: object, **named: object) -> Expr:
 def _check_scales(operator: Operator, inputs: tuple[Expr, ...]) -> None:
     """Refuse a window over what a split or a dividend does not simply multiply."""
     scaled = [i for i in inputs if rescales(i.scale)]
-    if operator.shape not in BAR_SHAPES or operator.scaling is Scaling.PRESENCE or not scaled:
+    if operator.shape not in (*BAR_SHAPES, Shape.STAGED) or operator.scaling is Scaling.PRESENCE or not scaled:
         return
     for x in inputs:
         if x.scale == NONE:
@@ -324,14 +325,27 @@ def _result_domain(operator: Operator, inputs: tuple[Expr, ...]) -> Domain:
     """What the rows of the result are; mixed rows are refused."""
     domains = list(dict.fromkeys(i.domain for i in inputs if i.domain is not None))
     if len(domains) > 1:
-        names = " and ".join("bars" if d == BARS else f"events of {duration_text(int(d))}" for d in domains)
-        raise DefinitionError(f"{operator.name} cannot mix rows of {names}: reduce the events first, such as .mean()")
+        mend = "reduce the events first, such as .mean()"
+        if higher := next((d for d in domains if isinstance(d, str) and d != BARS), None):
+            mend = f"take what was known of the {higher} bars first, with .latest()"
+        raise DefinitionError(f"{operator.name} cannot mix rows of {' and '.join(map(_rows, domains))}: {mend}")
     domain = domains[0] if domains else None
-    if operator.shape in BAR_SHAPES and domain != BARS:
+    if operator.name == "latest":
+        if not isinstance(domain, str) or domain == BARS:
+            raise DefinitionError("latest is for the bars of a higher timeframe: bars.every('1h').close.latest()")
+        return BARS
+    if operator.shape in (*BAR_SHAPES, Shape.STAGED) and not isinstance(domain, str):
         raise DefinitionError(f"{operator.name}(n) counts bars; events are cut by time: events.window('1h')....{operator.name}()")
     if operator.shape in EVENT_SHAPES:
         return BARS
     return domain
+
+
+def _rows(domain: Domain) -> str:
+    """How a message calls the rows of a domain."""
+    if isinstance(domain, int):
+        return f"events of {duration_text(domain)}"
+    return BARS if domain == BARS else f"{domain} bars"
 
 
 def where(condition: Expr | Number, a: Expr | Number, b: Expr | Number) -> Expr:
@@ -346,35 +360,47 @@ class AdjustedBars:
     bar and not behind the row's own; its volume is multiplied with their `split` alone. What comes after the row changes nothing.
     """
 
+    def __init__(self, domain: str = BARS) -> None:
+        self._domain = domain
+
     def __getattr__(self, name: str) -> Expr:
         if name.startswith("_"):
             raise AttributeError(name)
         if name not in ADJUSTED:
             raise UnknownName(f"bars.adjusted has no column {name!r}{did_you_mean(name, list(ADJUSTED))}")
-        return column(PREFIX + name, BARS)
+        return column(PREFIX + name, self._domain)
 
     def __dir__(self) -> list[str]:
         return list(ADJUSTED)
 
 
 class Bars:
-    """The bars of one instrument and timeframe: `bars.close` and its like, `bars.adjusted`, and `bars.count(n)`."""
+    """The bars of one instrument and timeframe: `bars.close` and its like, `bars.adjusted`, `bars.count(n)`, and `bars.every("1h")`."""
 
-    adjusted = AdjustedBars()
+    def __init__(self, domain: str = BARS) -> None:
+        self._domain = domain
+        self.adjusted = AdjustedBars(domain)
 
     def __getattr__(self, name: str) -> Expr:
         if name.startswith("_"):
             raise AttributeError(name)
         if name not in BAR_COLUMNS:
             raise UnknownName(f"bars have no column {name!r}{did_you_mean(name, list(BAR_COLUMNS))}")
-        return column(name, BARS)
+        return column(name, self._domain)
 
     def count(self, n: int) -> Expr:
         """How many of the last `n` bars exist; smaller than `n` near the first bar, never missing."""
-        return apply("count", column("", BARS), n)
+        return apply("count", column("", self._domain), n)
+
+    def every(self, higher: str) -> Bars:
+        """The bars of a higher timeframe, such as `"1h"`; what is made of them meets these bars by `.latest()`."""
+        timeframe(higher)
+        if self._domain != BARS:
+            raise DefinitionError(f"{self._domain} bars have no {higher} bars: write bars.every({higher!r})")
+        return Bars(higher)
 
     def __dir__(self) -> list[str]:
-        return [*BAR_COLUMNS, "adjusted", "count"]
+        return [*BAR_COLUMNS, "adjusted", "count", "every"]
 
 
 class EventWindow:
@@ -410,7 +436,12 @@ bars = Bars()
 events = Events()
 
 
-def walk(*roots: Expr) -> Iterator[Expr]:
+def inputs_of(node: Expr) -> tuple[Expr, ...]:
+    """What a node is made of."""
+    return node.inputs
+
+
+def walk(*roots: Expr, below: Callable[[Expr], tuple[Expr, ...]] = inputs_of) -> Iterator[Expr]:
     """Every node under the roots once, inputs before the nodes that use them; the order depends on the expressions alone."""
     seen: set[int] = set()
     stack: list[tuple[Expr, bool]] = [(root, False) for root in reversed(roots)]
@@ -423,7 +454,7 @@ def walk(*roots: Expr) -> Iterator[Expr]:
             yield node
         else:
             stack.append((node, True))
-            stack.extend((child, False) for child in reversed(node.inputs))
+            stack.extend((child, False) for child in reversed(below(node)))
 
 
 def lookback(*roots: Expr) -> int:
@@ -436,4 +467,27 @@ def event_windows(*roots: Expr) -> tuple[int, ...]:
     return tuple(sorted({int(n.domain) for n in walk(*roots) if isinstance(n.domain, int)}))
 
 
-__all__ = ["BARS", "Expr", "Shape", "apply", "bars", "column", "constant", "event_windows", "events", "lookback", "walk", "where"]
+def higher_timeframes(*roots: Expr) -> dict[str, int]:
+    """The higher timeframes that the expressions use, in the order of their text, and how many bars of each they need."""
+    found: dict[str, int] = {}
+    for node in walk(*roots):
+        if isinstance(node.domain, str) and node.domain != BARS:
+            found[node.domain] = max(node.lookback, found.get(node.domain, 1))
+    return dict(sorted(found.items()))
+
+
+__all__ = [
+    "BARS",
+    "Expr",
+    "Shape",
+    "apply",
+    "bars",
+    "column",
+    "constant",
+    "event_windows",
+    "events",
+    "higher_timeframes",
+    "lookback",
+    "walk",
+    "where",
+]

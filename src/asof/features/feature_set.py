@@ -11,7 +11,7 @@ from functools import cached_property
 from types import MappingProxyType
 
 from asof.errors import DefinitionError, NotFound, did_you_mean
-from asof.features.expression import BARS, Expr, event_windows, lookback, walk
+from asof.features.expression import BARS, Expr, event_windows, higher_timeframes, lookback, walk
 from asof.features.text import definition_text, parse_definition
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
@@ -77,7 +77,9 @@ class FeatureSet:
             for name, expr in group.items():
                 _check_name(name, kind)
                 if not isinstance(expr, Expr) or expr.domain != BARS or (expr.operator is None and not expr.name):
-                    raise DefinitionError(f"{kind} {name} of {version} is not an expression over bars: {expr!r}")
+                    higher = isinstance(expr, Expr) and isinstance(expr.domain, str) and expr.domain != BARS
+                    mend = ": take what was known of it, with .latest()" if higher else ""
+                    raise DefinitionError(f"{kind} {name} of {version} is not an expression over bars: {expr!r}{mend}")
         lowered = [name.lower() for name in features]
         twice = sorted({name for name in lowered if lowered.count(name) > 1})
         if twice:
@@ -117,6 +119,11 @@ class FeatureSet:
     def event_window(self) -> int:
         """The longest event window in microseconds; 0 for a set without events."""
         return max(event_windows(*self.roots), default=0)
+
+    @cached_property
+    def higher(self) -> Mapping[str, int]:
+        """The higher timeframes whose bars a vector depends on, and on how many of each."""
+        return higher_timeframes(*self.roots)
 
     def select(self, names: Iterable[str]) -> tuple[str, ...]:
         """The names, checked to be features of this set."""

@@ -73,7 +73,10 @@ def _leaf(expr: Expr) -> tuple[str, int]:
     if expr.domain is None:
         text = _number(expr.params[0])
         return text, _RANK["negate"] if text.startswith("-") else _ATOM
-    root = "bars" if expr.domain == BARS else f'events.window("{duration_text(int(expr.domain))}")'
+    if isinstance(expr.domain, int):
+        root = f'events.window("{duration_text(expr.domain)}")'
+    else:
+        root = "bars" if expr.domain == BARS else f'bars.every("{expr.domain}")'
     return (f"{root}.{expr.name}" if expr.name else root), _ATOM
 
 
@@ -134,13 +137,15 @@ def _parse(node: ast.AST, names: Mapping[str, Expr]) -> object:
             return apply(_BINARY[type(op)], _expr(left, names), _expr(right, names))
         case ast.Call(func=ast.Attribute(value=ast.Name(id="events"), attr="window"), args=[ast.Constant(value=str() as by)], keywords=[]):
             return events.window(by)
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="bars"), attr="every"), args=[ast.Constant(value=str() as by)], keywords=[]):
+            return bars.every(by)
         case ast.Call(func=ast.Name(id="where"), args=[a, b, c], keywords=[]):
             return where(_expr(a, names), _expr(b, names), _expr(c, names))
         case ast.Call(func=ast.Attribute(value=value, attr=method), args=args, keywords=keywords):
             return _call(value, method, args, keywords, names)
         case ast.Attribute(value=value, attr=name) if not name.startswith("_"):
             root = _parse(value, names)
-            if isinstance(root, Bars | AdjustedBars | EventWindow) and name != "count":
+            if isinstance(root, Bars | AdjustedBars | EventWindow) and name not in ("count", "every"):
                 return getattr(root, name)
     raise ValueError(f"{ast.unparse(node)} is not part of the language")
 

@@ -19,7 +19,7 @@ from asof.engine.plan import plan
 from asof.errors import DataError
 from asof.features.feature_set import FeatureSet
 from asof.jobs.adjusting import NO_ACTIONS
-from asof.jobs.panels import NO_EVENTS, SortedEvents, merge_enrichments, panel_of, sort_bars, sort_events, vectors_of
+from asof.jobs.panels import NO_EVENTS, SortedBars, SortedEvents, merge_enrichments, panel_of, sort_bars, sort_events, vectors_of
 from asof.records import ArrowStream, Frame
 from asof.sources.canonical import Batch, actions_of, bars_of, events_of
 from asof.sources.columns import ColumnMapping
@@ -31,6 +31,7 @@ def compute(
     events: ArrowStream | None = None,
     *,
     actions: ArrowStream | None = None,
+    higher: Mapping[str, ArrowStream] | None = None,
     timeframe: str | None = None,
     timezone: str | None = None,
     calendars: Mapping[str, str] | None = None,
@@ -44,6 +45,8 @@ def compute(
     `actions`, which `bars.adjusted` goes by, has `instrument_id`, `ts` (the ex-date), `split` (new shares for an old one) and
     `dividend_factor` (1 - dividend / close), or one of the two.
 
+    `higher` has the bars of the higher timeframes that the features look at, such as `{"1h": hours}`.
+
     `calendars` says when bars are expected and daily ones close: `{"AAPL": "XNYS", "*": "24/7"}`, with `*` for every other instrument.
 
     Raises `DataError` for rows that cannot be used (naive times without `timezone`, infinite prices, two rows for one bar or ex-date, ...).
@@ -56,8 +59,15 @@ def compute(
         sorted_bars = sort_bars(taken)
         the_plan = plan(feature_set)
         acted = NO_ACTIONS if actions is None else distinct(usable(actions_of(pa.table(actions), mapping), "actions"))
-        panel = panel_of(the_plan, text, sorted_bars, reading.result(), known, acted)
+        above = {text: _higher(feature_set, text, higher or {}, mapping) for text in feature_set.higher}
+        panel = panel_of(the_plan, text, sorted_bars, reading.result(), known, acted, above)
     return Frame(vectors_of(the_plan, panel, text, sorted_bars, datetime.now(UTC), "compute", threads, known))
+
+
+def _higher(feature_set: FeatureSet, text: str, given: Mapping[str, ArrowStream], mapping: ColumnMapping) -> SortedBars:
+    if text not in given:
+        raise DataError(f"{feature_set.version} looks at {text} bars: give them, as in compute(..., higher={{{text!r}: table}})")
+    return sort_bars(usable(bars_of(pa.table(given[text]), mapping, text), f"{text} bars"))
 
 
 def _events(events: ArrowStream | None, mapping: ColumnMapping) -> SortedEvents:

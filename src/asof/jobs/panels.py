@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -15,7 +15,8 @@ from asof.engine.layout import Bytes, Spans, flag_numbers, grouped, is_sorted, k
 from asof.engine.panel import Floats, Ints, Panel
 from asof.engine.plan import Plan
 from asof.engine.run import Block, block_rows, run_each
-from asof.errors import DataError
+from asof.engine.stages import staged
+from asof.errors import DataError, DefinitionError
 from asof.jobs.adjusting import NO_ACTIONS, factors
 from asof.records import BARS, EVENTS, UTC, floats, micros, one_chunk, vector_schema
 from asof.timeframes import grid, timeframe
@@ -34,6 +35,13 @@ class SortedBars:
         for name, start, stop in zip(self.instruments.to_pylist(), self.offsets[:-1].tolist(), self.offsets[1:].tolist(), strict=True):
             yield name, slice(start, stop)
 
+    def of(self, instruments: pa.Array) -> SortedBars:
+        """Those of some sorted instruments, which may have none."""
+        table = self.table.filter(pc.is_in(self.table["instrument_id"], instruments))
+        place = np.asarray(pc.fill_null(pc.index_in(instruments, self.instruments), -1)).astype(np.int64)
+        lengths = np.where(place < 0, 0, np.append(np.diff(self.offsets), 0)[place])
+        return SortedBars(table, instruments, np.concatenate(([0], np.cumsum(lengths))))
+
     def closes(self, timeframe_text: str, calendars: Calendars) -> Ints:
         """When each bar closes."""
         ts = micros(self.table["ts"])
@@ -41,6 +49,15 @@ class SortedBars:
         for name, mine in self.series() if calendars else ():
             closes[mine] = calendars.closes(name, ts[mine], timeframe_text)
         return closes
+
+    def known(self, timeframe_text: str, calendars: Calendars) -> Ints:
+        """When each bar could be known: as its source says, or at its close."""
+        closes = pa.chunked_array([pa.array(self.closes(timeframe_text, calendars)).cast(UTC)])
+        return micros(pc.coalesce(self.table["available_at"], closes))
+
+
+NO_HIGHER: Mapping[str, SortedBars] = {}
+"""What a feature set that looks at no higher timeframe needs of them."""
 
 
 @dataclass(frozen=True)
@@ -155,19 +172,42 @@ def panel_of(
     events: SortedEvents,
     calendars: Calendars = NO_CALENDARS,
     actions: pa.Table = NO_ACTIONS,
+    higher: Mapping[str, SortedBars] = NO_HIGHER,
 ) -> Panel:
-    """The panel of bars, events and actions; events and actions of instruments without bars are left out."""
+    """The panel of bars, events, actions and bars of higher timeframes; what is of instruments without bars is left out.
+
+    Raises `DefinitionError` where a timeframe that the plan takes for a higher one is none.
+    """
+    check_higher(plan, timeframe_text)
     ts, step = micros(bars.table["ts"]), grid(timeframe_text)
-    columns: dict[str, Floats] = {name: floats(bars.table[name]) for name in plan.bar_columns if name in BARS.names}
-    if "unbroken" in plan.bar_columns:
+    columns: dict[str, Floats] = {name: floats(bars.table[name]) for name in BARS.names if name in plan.columns}
+    if "unbroken" in plan.columns:
         columns["unbroken"] = np.ones(len(ts))
         for name, mine in bars.series() if calendars else ():
             columns["unbroken"][mine] = calendars.unbroken(name, ts[mine], timeframe_text)
-    if "grid_offset" in plan.bar_columns:
+    if "grid_offset" in plan.columns:
         columns["grid_offset"] = off_grid(ts, step) if step else np.zeros(len(ts))
     if plan.adjusted:
         columns |= factors(bars.instruments, bars.offsets, ts, actions)
-    return Panel(bars.offsets, ts, columns, _event_spans(bars.instruments, events), events.time, events.columns, step)
+    panel = Panel(bars.offsets, ts, columns, _event_spans(bars.instruments, events), events.time, events.columns, step)
+    if not plan.stages:
+        return panel
+    panels = {}
+    for stage in plan.stages:
+        if (text := stage.timeframe) is not None:
+            above = higher[text].of(bars.instruments)
+            panels[text] = replace(panel_of(stage.plan, text, above, NO_EVENTS, calendars, actions), known=above.known(text, calendars))
+    return replace(panel, known=bars.known(timeframe_text, calendars), higher=panels)
+
+
+def check_higher(plan: Plan, base: str) -> None:
+    """Refuse timeframes that are asked for as higher ones and are not."""
+    for stage in plan.stages:
+        if stage.timeframe is not None and timeframe(stage.timeframe) <= timeframe(base):
+            raise DefinitionError(
+                f"{plan.feature_set.version} looks at {stage.timeframe} bars from {base} bars, which are not lower: "
+                f"compute it over a timeframe below {stage.timeframe}"
+            )
 
 
 def _event_spans(instruments: pa.Array, events: SortedEvents) -> Ints:
@@ -192,10 +232,12 @@ def vectors_of(
     """The vectors of sorted bars, one row a bar in their order, computed in morsels of `rows` and laid out on `threads` threads."""
     feature_set, step = plan.feature_set, timeframe(timeframe_text)
     schema = vector_schema(tuple(feature_set.features))
-    known = None
-    if calendars or bars.table["available_at"].null_count < len(panel.ts):
-        told = pc.coalesce(bars.table["available_at"], pa.chunked_array([pa.array(bars.closes(timeframe_text, calendars)).cast(UTC)]))
-        known = known_since(micros(told), panel.offsets, plan.lookback)
+    panel = staged(plan, panel, threads, rows)
+    known = panel.known if plan.stages else None
+    if known is None and (calendars or bars.table["available_at"].null_count < len(panel.ts)):
+        known = bars.known(timeframe_text, calendars)
+    if known is not None:
+        known = known_since(known, panel.offsets, plan.lookback)
     instrument, ts = (one_chunk(bars.table[name]) for name in ("instrument_id", "ts"))
     constants = (pa.scalar(timeframe_text), pa.scalar(computed_at, UTC), pa.scalar(pipeline_version))
     repeated = [pa.repeat(constant, block_rows(plan, panel, threads, rows)) for constant in constants]

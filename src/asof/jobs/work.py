@@ -91,7 +91,7 @@ class Work:
     @property
     def columns(self) -> tuple[str, ...]:
         """What is read of bars."""
-        return ("instrument_id", "ts", "available_at", *(c for c in self.plan.bar_columns if c in BARS.names))
+        return ("instrument_id", "ts", "available_at", *(c for c in BARS.names if c in self.plan.columns))
 
     @property
     def last_closed(self) -> datetime:

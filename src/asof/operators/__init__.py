@@ -1,7 +1,7 @@
 """The primitive operators: a file per family, each with its kernels and its entries; this is the one table of them all."""
 
-from asof.operators import across, arithmetic, logic, moments, ordered, present, rolling, trend, windows
-from asof.operators.operator import BAR_SHAPES, EVENT_SHAPES, SECTION_SHAPES, Operator, Param, Scaling, Shape
+from asof.operators import across, arithmetic, logic, moments, ordered, present, rolling, staged, trend, windows
+from asof.operators.operator import BAR_SHAPES, EVENT_SHAPES, SECTION_SHAPES, STAGED_SHAPES, Operator, Param, Scaling, Shape
 
 FAMILIES = {
     "arithmetic": arithmetic,
@@ -12,6 +12,7 @@ FAMILIES = {
     "trend": trend,
     "present": present,
     "windows": windows,
+    "staged": staged,
     "across": across,
 }
 """The family files, in the order in which the reference shows them."""
@@ -19,4 +20,4 @@ FAMILIES = {
 OPERATORS: tuple[Operator, ...] = tuple(operator for family in FAMILIES.values() for operator in family.OPERATORS)
 """Every operator of the language."""
 
-__all__ = ["BAR_SHAPES", "EVENT_SHAPES", "FAMILIES", "OPERATORS", "SECTION_SHAPES", "Operator", "Param", "Scaling", "Shape"]
+__all__ = ["BAR_SHAPES", "EVENT_SHAPES", "FAMILIES", "OPERATORS", "SECTION_SHAPES", "STAGED_SHAPES", "Operator", "Param", "Scaling", "Shape"]

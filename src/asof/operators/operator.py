@@ -19,6 +19,8 @@ MOMENT   `kernel(n, *sums) -> float`          how many events a window has, and 
                                               fewer than `minimum`, or one of them is missing
 WINDOW   `kernel(x, ..., *sums, *params)`     the events of a window themselves; missing as for MOMENT
          `-> float`
+STAGED   `kernel(...)`                        none: `asof.engine.stages` runs it before the plan, over whole panels; what
+                                              it is given, its own docstring says
 ACROSS   `kernel(out, x, ..., *params)`       the values of a section of instruments at one moment; none for a member that
                                               has no value; what is not finite, or comes from an error, is an error
 RANKED   `kernel(out, x, order, *params)`     as for ACROSS; `order` sorts the values
@@ -48,6 +50,7 @@ class Shape(Enum):
     SUM = "sum"
     MOMENT = "moment"
     WINDOW = "window"
+    STAGED = "staged"
     ACROSS = "across"
     RANKED = "ranked"
     SECTION = "section"
@@ -55,6 +58,7 @@ class Shape(Enum):
 
 EVENT_SHAPES = (Shape.COUNT, Shape.SUM, Shape.MOMENT, Shape.WINDOW)
 SECTION_SHAPES = (Shape.ACROSS, Shape.RANKED, Shape.SECTION)
+STAGED_SHAPES = (Shape.STAGED, *SECTION_SHAPES)
 BAR_SHAPES = (Shape.SERIES, Shape.RAW, Shape.PRESENT)
 
 

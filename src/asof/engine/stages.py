@@ -1,0 +1,50 @@
+"""Stages: what is computed before a plan, and becomes columns of its bars.
+
+1. `staged` runs the stages of a plan in their order, each over the panel with the columns of those before it.
+2. A stage's own plan gives what its nodes are made of, for every bar of the panel that it is over: missing values and errors as they are.
+3. Its nodes' kernels make columns of that, which the plan then reads like any others.
+4. A bar's vector cannot be known before what its stages looked at: where that is later, the panel's `known` becomes later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from asof.engine.layout import known_since, newest_known
+from asof.engine.native import compile_loop
+from asof.engine.panel import Floats, Ints, Panel
+from asof.engine.plan import Plan, Stage
+from asof.engine.run import evaluate
+from asof.operators.staged import latest
+
+_latest = compile_loop(latest)
+
+
+def staged(plan: Plan, panel: Panel, threads: int | None = None, rows: int | None = None) -> Panel:
+    """The panel with the columns that the plan's stages make, and with what is known later for it; the same one where there are none.
+
+    The bits do not depend on `threads` or `rows`.
+    """
+    for stage in plan.stages:
+        source = panel if stage.timeframe is None else staged(stage.plan, panel.higher[stage.timeframe], threads, rows)
+        columns, known = _newest(stage, panel, source, evaluate(stage.plan, source, threads, rows))
+        panel = replace(panel, columns={**panel.columns, **columns}, known=known)
+    return panel
+
+
+def _newest(stage: Stage, panel: Panel, higher: Panel, inputs: tuple[Floats, ...]) -> tuple[Mapping[str, Floats], Ints]:
+    """The columns of `latest`: for each bar, values of the newest bar of a higher timeframe that was known when it was.
+
+    That bar's value also looks at the bars before it; one of them may have become known later.
+    """
+    assert panel.known is not None
+    assert higher.known is not None
+    newest = newest_known(panel.offsets, panel.known, higher.offsets, higher.known)
+    columns = {node.column: np.empty(len(newest)) for node in stage.nodes}
+    for node in stage.nodes:
+        _latest(columns[node.column], inputs[node.inputs[0]], newest)
+    since = np.append(known_since(higher.known, higher.offsets, stage.plan.lookback), np.iinfo(np.int64).min)
+    return columns, np.maximum(panel.known, since[newest])

@@ -1,0 +1,20 @@
+"""Staged operators: they look beyond the bars of one instrument and timeframe, and are computed before everything that uses them.
+
+The engine gives their kernels whole panels (`asof.engine.stages`); to the rest of a plan, what they make is a column of its bars.
+"""
+
+import math
+
+from asof.operators.operator import Operator, Scaling, Shape
+
+
+def latest(out, values, newest):
+    """The value of the newest bar of a higher timeframe that was known when this bar was; missing where there is none.
+
+    `newest` has that bar's row for each row of `out`, -1 where there is none.
+    """
+    for i in range(len(out)):
+        out[i] = values[newest[i]] if newest[i] >= 0 else math.nan
+
+
+OPERATORS = (Operator("latest", Shape.STAGED, latest, scaling=Scaling.SAME),)
