@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from asof.features.expression import Expr, apply, bars, events
-from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, Operator, Param, Shape
+from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, STAGED_SHAPES, Operator, Param, Shape
 
 ERROR = math.inf
 """How lists of the tests write an error, as the engine does."""
@@ -175,7 +175,7 @@ def bars_since(x: Sequence[Answer], n: int) -> Answer:
     return None
 
 
-RUN = tuple(o for o in OPERATORS if o.shape is not Shape.STAGED)
+RUN = tuple(o for o in OPERATORS if o.shape not in STAGED_SHAPES)
 """The operators that the machine runs; the staged ones have tests of their own."""
 
 CASES: dict[str, Case] = {

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from asof.errors import MissingExtra
+from asof.features.across import SCHEME
 
 if TYPE_CHECKING:
     import pandas
@@ -108,9 +109,6 @@ QUALITY_LOG = pa.schema(
 """What went wrong for an instrument beyond a single vector's flags."""
 
 PRICES = ("open", "high", "low", "close")
-SCHEME_LENGTH = 63
-SCHEME = rf"[A-Za-z][A-Za-z0-9_]{{0,{SCHEME_LENGTH - 1}}}"
-"""What the name of a scheme matches."""
 FIRST_TIME = 0
 LAST_TIME = 4_102_444_800_000_000
 """2100-01-01: a later timestamp is a mistake."""
@@ -334,7 +332,7 @@ def check_memberships(table: pa.Table) -> Checked:
     checks = _Checks(len(table))
     checks.refuse(_empty(table["instrument_id"]), "empty_instrument", "instrument_id is empty")
     named = pc.fill_null(pc.match_substring_regex(table["scheme"], f"^{SCHEME}$"), False)
-    detail = f"scheme={{!r}} must be a letter, then up to {SCHEME_LENGTH - 1} letters, digits or underscores"
+    detail = "scheme={!r} must be a letter, then up to 62 letters, digits or underscores"
     checks.refuse(~np.asarray(named), "scheme_name", detail, table["scheme"])
     check_times(checks, table, "ts")
     check_times(checks, table, "available_at", required=False)

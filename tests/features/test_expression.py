@@ -26,7 +26,7 @@ from asof.features.expression import (
     walk,
     where,
 )
-from asof.operators import OPERATORS
+from asof.operators import OPERATORS, SECTION_SHAPES
 
 news = events.window("1h")
 OTHER = events.window("2h")
@@ -140,7 +140,7 @@ def test_the_event_windows_are_those_used_shortest_first():
 
 def test_every_method_is_shown_and_answers():
     assert set(METHODS) <= set(dir(bars.close))
-    assert set(METHODS) == {o.name for o in OPERATORS if not o.symbol and o.name != "where"}
+    assert set(METHODS) == {o.name for o in OPERATORS if not o.symbol and o.name != "where" and o.shape not in SECTION_SHAPES}
     assert dir(bars) == ["adjusted", "close", "count", "every", "grid_offset", "high", "low", "open", "unbroken", "volume"]
     assert dir(bars.adjusted) == ["close", "high", "low", "open", "volume"]
     assert dir(news) == ["clock_skew", "confidence", "count", "sentiment"]

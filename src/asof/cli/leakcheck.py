@@ -19,7 +19,7 @@ from asof.features.feature_set import FeatureSet
 from asof.jobs.leakcheck import CUTS, MOST_BARS, ROUNDING, Checkable, Finding, Leakcheck, bits, stored
 from asof.jobs.leakcheck import leakcheck as check
 from asof.jobs.variations import CHECKS
-from asof.operators import OPERATORS, Operator, Shape
+from asof.operators import OPERATORS, STAGED_SHAPES, Operator
 
 
 def leakcheck(
@@ -50,7 +50,7 @@ def leakcheck(
     """
     if timeframe is None and instrument:
         raise typer.BadParameter("say which of the store's bars to take, such as --timeframe 1d", param_hint="--timeframe")
-    machine = (operator for operator in OPERATORS if operator.shape is not Shape.STAGED)
+    machine = (operator for operator in OPERATORS if operator.shape not in STAGED_SHAPES)
     chosen = [*_chosen(what or []), *(machine if operators else ())]
     given, calendars = _given(timeframe, instrument, bars, seed, store)
     with progress("leakcheck", as_json) as step:

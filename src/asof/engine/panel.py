@@ -31,6 +31,8 @@ class Panel:
     grid: int
     known: Ints | None = None
     higher: Mapping[str, Panel] = field(default_factory=dict)
+    sections: Mapping[str, Ints] = field(default_factory=dict)
+    """When the columns of operators across instruments could be known."""
 
     def take_last(self, keep: int) -> Panel:
         """The last `keep` bars of every instrument, the events as they are: what a live computation needs."""

@@ -14,16 +14,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 import numpy as np
 
 from asof.engine.drivers import driver
 from asof.features.adjustment import FREE, PREFIX, PRICE_FACTOR, VOLUME_FACTOR, Scale, rescales
-from asof.features.expression import BARS, Expr, apply, bars, column, constant, events, walk
+from asof.features.expression import BARS, Expr, apply, bars, column, constant, event_windows, events, walk
 from asof.features.feature_set import FeatureSet
-from asof.operators import BAR_SHAPES, EVENT_SHAPES, Operator, Scaling, Shape
+from asof.operators import BAR_SHAPES, EVENT_SHAPES, SECTION_SHAPES, STAGED_SHAPES, Operator, Scaling
 from asof.timeframes import duration_text
 
 ANY, ON_BARS, ON_EVENTS, ON_WINDOWS = -1, 0, 1, 2
@@ -74,6 +74,13 @@ class Staged:
     params: tuple[float, ...]
     inputs: tuple[int, ...]
     scale: Scale
+    lookback: int
+    event_window: int
+    looked_at: Mapping[str, int]
+    """On how many bars, events and bars of other staged columns its inputs depend."""
+    members: str = ""
+    groups: str = ""
+    """The columns that tell of an operator across instruments what is in its universe, and in which group; none for all, and for one."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,8 @@ class Plan:
     event_buffers: tuple[int, ...]
     windows: tuple[int, ...]
     stages: tuple[Stage, ...] = ()
+    looked_at: Mapping[str, int] = field(default_factory=dict)
+    """On how many bars of each column of a staged operator a row depends, its own included."""
 
     @property
     def lookback(self) -> int:
@@ -115,8 +124,15 @@ class Plan:
     @property
     def columns(self) -> frozenset[str]:
         """The columns of bars that the plan and its stages over the same bars read."""
-        stages = (stage.plan.columns for stage in self.stages if stage.timeframe is None)
-        return frozenset(name for name in self.bar_columns if not name.startswith(STAGED)).union(*stages)
+        same = [stage for stage in self.stages if stage.timeframe is None]
+        told = {name for stage in same for node in stage.nodes for name in (node.members, node.groups) if name}
+        own = {name for name in self.bar_columns if not name.startswith(STAGED)}
+        return frozenset(own | told).union(*(stage.plan.columns for stage in same))
+
+    @property
+    def crosses(self) -> bool:
+        """Whether other instruments matter."""
+        return any(node.operator.shape in SECTION_SHAPES for stage in self.stages for node in stage.nodes)
 
     @property
     def adjusted(self) -> bool:
@@ -147,7 +163,22 @@ def _plan(feature_set: FeatureSet, staged: Mapping[Expr, str]) -> Plan:
     planner.keep(Kind.COUNT, bars.count(feature_set.lookback), OHLCV_COUNT)
     if feature_set.event_window:
         planner.keep(Kind.COUNT, events.window(duration_text(feature_set.event_window)).count(), EVENT_COUNT)
-    return planner.finished(feature_set)
+    return replace(planner.finished(feature_set), looked_at=_looked_at(feature_set.roots, staged))
+
+
+def _looked_at(roots: tuple[Expr, ...], staged: Mapping[Expr, str]) -> dict[str, int]:
+    """How many bars of each staged operator that is a column expressions look at."""
+
+    def below(node: Expr) -> tuple[Expr, ...]:
+        return () if node in staged else node.inputs
+
+    nodes = list(walk(*roots, below=below))
+    found: dict[Expr, int] = {}
+    for node in reversed(nodes):  # each after those that it is an input of
+        reach = node.operator.reach(node.params) if node.operator else 0
+        for i in below(node):
+            found[i] = max(found.get(i, 1), found.get(node, 1) + reach)
+    return {staged[node]: found.get(node, 1) for node in nodes if node in staged}
 
 
 class _Planner:
@@ -306,7 +337,7 @@ def _same_bars(node: Expr) -> tuple[Expr, ...]:
 def _staged_columns(feature_set: FeatureSet) -> dict[Expr, str]:
     """The staged operators over a feature set's own bars, each after those that it stands on, and the columns that they become."""
     nodes = walk(*feature_set.roots, below=_same_bars)
-    found = [node for node in nodes if node.operator and node.operator.shape is Shape.STAGED]
+    found = [node for node in nodes if node.operator and node.operator.shape in STAGED_SHAPES]
     return {node: f"{STAGED}{k}" for k, node in enumerate(found)}
 
 
@@ -322,14 +353,22 @@ def _stages(names: Mapping[Expr, str]) -> tuple[Stage, ...]:
 
 
 def _stage(timeframe: str | None, nodes: list[Expr], names: Mapping[Expr, str]) -> Stage:
-    inputs = {expr: k for k, expr in enumerate(dict.fromkeys(i for node in nodes for i in node.inputs))}
+    inputs = {expr: k for k, expr in enumerate(dict.fromkeys(i for node in nodes for i in _values(node)))}
     features = {f"x{k}": expr if timeframe is None else _on_base(expr) for expr, k in inputs.items()}
     feature_set = FeatureSet("stage", features)
     staged = []
     for node in nodes:
         assert node.operator is not None
-        staged.append(Staged(names[node], node.operator, node.params, tuple(inputs[i] for i in node.inputs), node.scale))
+        told = [i.name for i in node.inputs[len(_values(node)) :]]
+        reach = (node.lookback, max(event_windows(*_values(node)), default=0), _looked_at(_values(node), names))
+        staged.append(Staged(names[node], node.operator, node.params, tuple(inputs[i] for i in _values(node)), node.scale, *reach, *told))
     return Stage(timeframe, _plan(feature_set, names) if timeframe is None else plan(feature_set), tuple(staged))
+
+
+def _values(node: Expr) -> tuple[Expr, ...]:
+    """The inputs of a staged operator that its stage's plan gives; the columns of a universe and of groups come as they are."""
+    assert node.operator is not None
+    return node.inputs[:-2] if node.operator.shape in SECTION_SHAPES else node.inputs
 
 
 def _on_base(root: Expr) -> Expr:

@@ -54,14 +54,21 @@ class Sections:
     starts: Ints
 
     @classmethod
-    def of(cls, offsets: Ints, ts: Ints, members: Floats, groups: Floats) -> Sections:
-        """The sections of a panel's rows: members have a number there, and those of one group the same whole number in `groups`."""
+    def of(cls, offsets: Ints, ts: Ints, members: Floats | None, groups: Floats | None) -> Sections:
+        """The sections of a panel's rows: members have a number there, and those of one group the same whole number in `groups`.
+
+        All are members, or in one group, where the column is None.
+        """
         times, codes = np.unique(ts), np.empty(len(ts), np.int64)
         _code_times(codes, times, offsets, ts)
-        there = ~(np.isnan(members) | np.isnan(groups))
-        numbers = np.where(there, groups, 0.0).astype(np.int64)
-        width = int(numbers.max(initial=0)) + 1
-        keys = np.where(there, codes * width + numbers, -1)
+        keys, width = codes, 1
+        if groups is not None:
+            numbers = np.nan_to_num(groups).astype(np.int64)
+            width = int(numbers.max(initial=0)) + 1
+            keys = codes * width + numbers
+        for column in (members, groups):
+            if column is not None:
+                keys = np.where(np.isnan(column), -1, keys)
         most = width * len(times)
         if most > MOST_KEYS * len(ts) + 1024:
             found, inverse = np.unique(keys, return_inverse=True)

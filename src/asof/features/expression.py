@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from asof.errors import DefinitionError, UnknownName, did_you_mean
 from asof.features import decay
 from asof.features.adjustment import ADJUSTED, ANY, FREE, NONE, PREFIX, Scale, rescales, scale_of
-from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, Operator, Scaling, Shape
+from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, SECTION_SHAPES, Operator, Scaling, Shape
 from asof.timeframes import duration, duration_text, timeframe
 
 BARS = "bars"
@@ -203,6 +203,8 @@ class Expr:
         if name not in METHODS:
             if name.startswith("_"):
                 raise AttributeError(name)
+            if name in _ACROSS:
+                raise UnknownName(f"{name} looks across instruments: across(...).{name}(x)")
             hint = did_you_mean(name, [*METHODS, *COMPOSED])
             raise UnknownName(f"no operator is called {name!r}{hint}")
         return lambda *args, **kwargs: apply(name, self, *args, **kwargs)
@@ -218,15 +220,19 @@ def _leaf_scale(params: tuple[Number, ...], name: str) -> Scale:
     return ADJUSTED[name.removeprefix(PREFIX)] if name.startswith(PREFIX) else FREE
 
 
-METHODS = tuple(dict.fromkeys(o.name for o in OPERATORS if not o.symbol and o.name != "where"))
+_ALONE = tuple(o for o in OPERATORS if o.shape not in SECTION_SHAPES)
+"""The operators over one instrument; those across several have a file of their own."""
+_ACROSS = frozenset(o.name for o in OPERATORS if o.shape in SECTION_SHAPES)
+
+METHODS = tuple(dict.fromkeys(o.name for o in _ALONE if not o.symbol and o.name != "where"))
 """The operators that are written as methods."""
 
 COMPOSED = ("between", "crossed_above", "crossed_below", "diff")
 """The methods that are short for an expression."""
 
-_BY_NAME = {(o.name, o.kind, len(o.inputs)): o for o in OPERATORS}
-_INPUTS = frozenset(i for o in OPERATORS for i in o.inputs)
-_NAMES = tuple(dict.fromkeys(o.name for o in OPERATORS))
+_BY_NAME = {(o.name, o.kind, len(o.inputs)): o for o in _ALONE}
+_INPUTS = frozenset(i for o in _ALONE for i in o.inputs)
+_NAMES = tuple(dict.fromkeys(o.name for o in _ALONE))
 
 
 def constant(value: Number) -> Expr:

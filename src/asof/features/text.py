@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Mapping
 
 from asof.errors import DefinitionError
+from asof.features.across import MEMBER, NAMES, Across, across_of
 from asof.features.expression import BARS, AdjustedBars, Bars, EventWindow, Expr, apply, bars, constant, events, walk, where
-from asof.operators import EVENT_SHAPES, OPERATORS
+from asof.operators import EVENT_SHAPES, OPERATORS, SECTION_SHAPES
 from asof.timeframes import duration_text
 
 LONGEST_TEXT = 1_000_000
@@ -62,17 +63,27 @@ def _text(expr: Expr, names: Mapping[Expr, str], top: bool = False) -> tuple[str
         return f"{_wrap(parts[0], rank + (rank == 0))} {operator.symbol} {_wrap(parts[1], rank + 1)}", rank
     if operator.name == "where":
         return f"where({', '.join(text for text, _ in parts)})", _ATOM
+    if operator.shape in SECTION_SHAPES:
+        args = [text for text, _ in parts[:-2]] + _arguments(expr)
+        return f"{across_of(expr)!r}.{operator.name}({', '.join(args)})", _ATOM
     keyword = operator.shape in EVENT_SHAPES
     args = [f"{n}={t}" if keyword else t for n, (t, _) in zip(operator.inputs[1:], parts[1:], strict=True)]
-    for param, value in zip(operator.params, expr.params, strict=True):
-        args.append(_number(value) if param.default is None and not param.named else f"{param.name}={_number(value)}")
-    return f"{_wrap(parts[0], _ATOM)}.{operator.name}({', '.join(args)})", _ATOM
+    return f"{_wrap(parts[0], _ATOM)}.{operator.name}({', '.join(args + _arguments(expr))})", _ATOM
+
+
+def _arguments(expr: Expr) -> list[str]:
+    """The parameters of a node, by their names where they have a default."""
+    assert expr.operator is not None
+    given = zip(expr.operator.params, expr.params, strict=True)
+    return [_number(v) if p.default is None and not p.named else f"{p.name}={_number(v)}" for p, v in given]
 
 
 def _leaf(expr: Expr) -> tuple[str, int]:
     if expr.domain is None:
         text = _number(expr.params[0])
         return text, _RANK["negate"] if text.startswith("-") else _ATOM
+    if expr.name.startswith(MEMBER):
+        return f"{Across(expr.name.removeprefix(MEMBER))!r}.member", _ATOM
     if isinstance(expr.domain, int):
         root = f'events.window("{duration_text(expr.domain)}")'
     else:
@@ -139,15 +150,27 @@ def _parse(node: ast.AST, names: Mapping[str, Expr]) -> object:
             return events.window(by)
         case ast.Call(func=ast.Attribute(value=ast.Name(id="bars"), attr="every"), args=[ast.Constant(value=str() as by)], keywords=[]):
             return bars.every(by)
+        case ast.Call(func=ast.Name(id="across"), args=[] | [ast.Constant(value=str())], keywords=[] | [ast.keyword(arg="by")]):
+            return _across(node)
         case ast.Call(func=ast.Name(id="where"), args=[a, b, c], keywords=[]):
             return where(_expr(a, names), _expr(b, names), _expr(c, names))
         case ast.Call(func=ast.Attribute(value=value, attr=method), args=args, keywords=keywords):
             return _call(value, method, args, keywords, names)
         case ast.Attribute(value=value, attr=name) if not name.startswith("_"):
             root = _parse(value, names)
+            if isinstance(root, Across) and name == "member":
+                return root.member
             if isinstance(root, Bars | AdjustedBars | EventWindow) and name not in ("count", "every"):
                 return getattr(root, name)
     raise ValueError(f"{ast.unparse(node)} is not part of the language")
+
+
+def _across(node: ast.Call) -> Across:
+    """The universe and the grouping of `across(...)`."""
+    universe, by = ([v for v in given if isinstance(v, ast.Constant)] for given in (node.args, [k.value for k in node.keywords]))
+    if len(by) < len(node.keywords):
+        raise ValueError(f"{ast.unparse(node)} names no grouping")
+    return Across(universe[0].value if universe else None, by[0].value if by else None)  # type: ignore[arg-type]  # Across checks
 
 
 def _expr(node: ast.AST, names: Mapping[str, Expr]) -> Expr:
@@ -169,7 +192,7 @@ def _call(value: ast.expr, method: str, args: list[ast.expr], keywords: list[ast
     if isinstance(root, Expr):
         if method in Expr.__slots__:
             raise ValueError(f".{method}(...) is not part of the language")
-    elif method != "count":
+    elif method not in (NAMES if isinstance(root, Across) else ("count",)):
         raise ValueError(f"{ast.unparse(value)} has no method {method}")
     try:
         result: Expr = getattr(root, method)(*plain, **named)

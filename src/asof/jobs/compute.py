@@ -19,10 +19,12 @@ from asof.engine.plan import plan
 from asof.errors import DataError
 from asof.features.feature_set import FeatureSet
 from asof.jobs.adjusting import NO_ACTIONS
+from asof.jobs.members import NO_MEMBERSHIPS
 from asof.jobs.panels import NO_EVENTS, SortedBars, SortedEvents, merge_enrichments, panel_of, sort_bars, sort_events, vectors_of
 from asof.records import ArrowStream, Frame
-from asof.sources.canonical import Batch, actions_of, bars_of, events_of
+from asof.sources.canonical import Batch, actions_of, bars_of, events_of, memberships_of
 from asof.sources.columns import ColumnMapping
+from asof.stores.store import ACTIONS_TABLE, MEMBERSHIPS_TABLE, Table
 
 
 def compute(
@@ -32,6 +34,7 @@ def compute(
     *,
     actions: ArrowStream | None = None,
     higher: Mapping[str, ArrowStream] | None = None,
+    memberships: ArrowStream | None = None,
     timeframe: str | None = None,
     timezone: str | None = None,
     calendars: Mapping[str, str] | None = None,
@@ -47,6 +50,9 @@ def compute(
 
     `higher` has the bars of the higher timeframes that the features look at, such as `{"1h": hours}`.
 
+    `memberships`, which `across("sp500", by="sector")` goes by, has `scheme`, `instrument_id`, `ts` (from then on), `value` (null: it has
+    left; without the column every row is in) and `available_at` where a row was known later. The bars are those of all members.
+
     `calendars` says when bars are expected and daily ones close: `{"AAPL": "XNYS", "*": "24/7"}`, with `*` for every other instrument.
 
     Raises `DataError` for rows that cannot be used (naive times without `timezone`, infinite prices, two rows for one bar or ex-date, ...).
@@ -60,7 +66,8 @@ def compute(
         the_plan = plan(feature_set)
         acted = NO_ACTIONS if actions is None else distinct(usable(actions_of(pa.table(actions), mapping), "actions"))
         above = {text: _higher(feature_set, text, higher or {}, mapping) for text in feature_set.higher}
-        panel = panel_of(the_plan, text, sorted_bars, reading.result(), known, acted, above)
+        told = _memberships(feature_set, memberships, mapping)
+        panel = panel_of(the_plan, text, sorted_bars, reading.result(), known, acted, above, told)
     return Frame(vectors_of(the_plan, panel, text, sorted_bars, datetime.now(UTC), "compute", threads, known))
 
 
@@ -68,6 +75,13 @@ def _higher(feature_set: FeatureSet, text: str, given: Mapping[str, ArrowStream]
     if text not in given:
         raise DataError(f"{feature_set.version} looks at {text} bars: give them, as in compute(..., higher={{{text!r}: table}})")
     return sort_bars(usable(bars_of(pa.table(given[text]), mapping, text), f"{text} bars"))
+
+
+def _memberships(feature_set: FeatureSet, given: ArrowStream | None, mapping: ColumnMapping) -> pa.Table:
+    if given is None and feature_set.schemes:
+        needed = ", ".join(feature_set.schemes)
+        raise DataError(f"{feature_set.version} looks across {needed}: give the memberships, as in compute(..., memberships=table)")
+    return NO_MEMBERSHIPS if given is None else distinct(usable(memberships_of(pa.table(given), mapping), "memberships"), MEMBERSHIPS_TABLE)
 
 
 def _events(events: ArrowStream | None, mapping: ColumnMapping) -> SortedEvents:
@@ -82,14 +96,14 @@ def one_timeframe(bars: pa.Table) -> str:
     return frames[0] if frames else "1d"
 
 
-def distinct(actions: pa.Table) -> pa.Table:
-    """Actions, each once. Raises `DataError` where two of an instrument's ex-date disagree."""
-    once = actions.group_by(actions.column_names).aggregate([])
-    counted = once.group_by(["instrument_id", "ts"]).aggregate([([], "count_all")])
+def distinct(records: pa.Table, table: Table = ACTIONS_TABLE) -> pa.Table:
+    """Actions or memberships, each once. Raises `DataError` where two of one key disagree."""
+    once = records.group_by(records.column_names).aggregate([])
+    counted = once.group_by(list(table.key)).aggregate([([], "count_all")])
     twice = counted.filter(pc.greater(counted["count_all"], 1)).sort_by([("instrument_id", "ascending"), ("ts", "ascending")])
     if len(twice):
         row = twice.slice(0, 1).to_pylist()[0]
-        raise DataError(f"two actions of {row['instrument_id']} at {row['ts']} disagree: keep one of them")
+        raise DataError(f"two {table.name} of {row['instrument_id']} at {row['ts']} disagree: keep one of them")
     return once
 
 

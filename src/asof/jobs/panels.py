@@ -15,9 +15,10 @@ from asof.engine.layout import Bytes, Spans, flag_numbers, grouped, is_sorted, k
 from asof.engine.panel import Floats, Ints, Panel
 from asof.engine.plan import Plan
 from asof.engine.run import Block, block_rows, run_each
-from asof.engine.stages import staged
+from asof.engine.stages import known_through, staged
 from asof.errors import DataError, DefinitionError
 from asof.jobs.adjusting import NO_ACTIONS, factors
+from asof.jobs.members import NO_MEMBERSHIPS, member_columns
 from asof.records import BARS, EVENTS, UTC, floats, micros, one_chunk, vector_schema
 from asof.timeframes import grid, timeframe
 
@@ -173,8 +174,9 @@ def panel_of(
     calendars: Calendars = NO_CALENDARS,
     actions: pa.Table = NO_ACTIONS,
     higher: Mapping[str, SortedBars] = NO_HIGHER,
+    memberships: pa.Table = NO_MEMBERSHIPS,
 ) -> Panel:
-    """The panel of bars, events, actions and bars of higher timeframes; what is of instruments without bars is left out.
+    """The panel of bars, events, actions, bars of higher timeframes and memberships; what is of instruments without bars is left out.
 
     Raises `DefinitionError` where a timeframe that the plan takes for a higher one is none.
     """
@@ -189,6 +191,7 @@ def panel_of(
         columns["grid_offset"] = off_grid(ts, step) if step else np.zeros(len(ts))
     if plan.adjusted:
         columns |= factors(bars.instruments, bars.offsets, ts, actions)
+    columns |= member_columns(plan.columns, bars.instruments, bars.offsets, ts, memberships)
     panel = Panel(bars.offsets, ts, columns, _event_spans(bars.instruments, events), events.time, events.columns, step)
     if not plan.stages:
         return panel
@@ -233,11 +236,9 @@ def vectors_of(
     feature_set, step = plan.feature_set, timeframe(timeframe_text)
     schema = vector_schema(tuple(feature_set.features))
     panel = staged(plan, panel, threads, rows)
-    known = panel.known if plan.stages else None
+    known = known_through(plan, panel) if plan.stages else None
     if known is None and (calendars or bars.table["available_at"].null_count < len(panel.ts)):
-        known = bars.known(timeframe_text, calendars)
-    if known is not None:
-        known = known_since(known, panel.offsets, plan.lookback)
+        known = known_since(bars.known(timeframe_text, calendars), panel.offsets, plan.lookback)
     instrument, ts = (one_chunk(bars.table[name]) for name in ("instrument_id", "ts"))
     constants = (pa.scalar(timeframe_text), pa.scalar(computed_at, UTC), pa.scalar(pipeline_version))
     repeated = [pa.repeat(constant, block_rows(plan, panel, threads, rows)) for constant in constants]

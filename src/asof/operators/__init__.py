@@ -20,4 +20,15 @@ FAMILIES = {
 OPERATORS: tuple[Operator, ...] = tuple(operator for family in FAMILIES.values() for operator in family.OPERATORS)
 """Every operator of the language."""
 
-__all__ = ["BAR_SHAPES", "EVENT_SHAPES", "FAMILIES", "OPERATORS", "SECTION_SHAPES", "STAGED_SHAPES", "Operator", "Param", "Scaling", "Shape"]
+__all__ = [
+    "BAR_SHAPES",
+    "EVENT_SHAPES",
+    "FAMILIES",
+    "OPERATORS",
+    "SECTION_SHAPES",
+    "STAGED_SHAPES",
+    "Operator",
+    "Param",
+    "Scaling",
+    "Shape",
+]
