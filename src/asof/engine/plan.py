@@ -21,7 +21,7 @@ import numpy as np
 
 from asof.engine.drivers import driver
 from asof.features.adjustment import FREE, PREFIX, PRICE_FACTOR, VOLUME_FACTOR, Scale, rescales
-from asof.features.expression import BARS, Expr, apply, bars, column, constant, event_windows, events, walk
+from asof.features.expression import BARS, Expr, apply, bars, column, constant, events, walk
 from asof.features.feature_set import FeatureSet
 from asof.operators import BAR_SHAPES, EVENT_SHAPES, SECTION_SHAPES, STAGED_SHAPES, Operator, Scaling
 from asof.timeframes import duration_text
@@ -163,22 +163,33 @@ def _plan(feature_set: FeatureSet, staged: Mapping[Expr, str]) -> Plan:
     planner.keep(Kind.COUNT, bars.count(feature_set.lookback), OHLCV_COUNT)
     if feature_set.event_window:
         planner.keep(Kind.COUNT, events.window(duration_text(feature_set.event_window)).count(), EVENT_COUNT)
-    return replace(planner.finished(feature_set), looked_at=_looked_at(feature_set.roots, staged))
+    return replace(planner.finished(feature_set), looked_at=_Reach.of(feature_set.roots, staged).looked_at)
 
 
-def _looked_at(roots: tuple[Expr, ...], staged: Mapping[Expr, str]) -> dict[str, int]:
-    """How many bars of each staged operator that is a column expressions look at."""
+@dataclass(frozen=True)
+class _Reach:
+    """What expressions look at without passing through staged operators that are columns."""
 
-    def below(node: Expr) -> tuple[Expr, ...]:
-        return () if node in staged else node.inputs
+    lookback: int
+    event_window: int
+    looked_at: Mapping[str, int]
 
-    nodes = list(walk(*roots, below=below))
-    found: dict[Expr, int] = {}
-    for node in reversed(nodes):  # each after those that it is an input of
-        reach = node.operator.reach(node.params) if node.operator else 0
-        for i in below(node):
-            found[i] = max(found.get(i, 1), found.get(node, 1) + reach)
-    return {staged[node]: found.get(node, 1) for node in nodes if node in staged}
+    @classmethod
+    def of(cls, roots: tuple[Expr, ...], staged: Mapping[Expr, str]) -> _Reach:
+        """The reach of expressions; some staged operators are columns."""
+
+        def below(node: Expr) -> tuple[Expr, ...]:
+            return () if node in staged else node.inputs
+
+        nodes = list(walk(*roots, below=below))
+        bars: dict[Expr, int] = {}
+        for node in reversed(nodes):  # each after those that it is an input of
+            reach = node.operator.reach(node.params) if node.operator else 0
+            for i in below(node):
+                bars[i] = max(bars.get(i, 1), bars.get(node, 1) + reach)
+        own = [bars.get(node, 1) + (node.lookback - 1 if node.operator is None else 0) for node in nodes if node not in staged]
+        windows = [int(node.domain) for node in nodes if isinstance(node.domain, int)]
+        return cls(max(own, default=1), max(windows, default=0), {staged[n]: bars.get(n, 1) for n in nodes if n in staged})
 
 
 class _Planner:
@@ -360,8 +371,9 @@ def _stage(timeframe: str | None, nodes: list[Expr], names: Mapping[Expr, str]) 
     for node in nodes:
         assert node.operator is not None
         told = [i.name for i in node.inputs[len(_values(node)) :]]
-        reach = (node.lookback, max(event_windows(*_values(node)), default=0), _looked_at(_values(node), names))
-        staged.append(Staged(names[node], node.operator, node.params, tuple(inputs[i] for i in _values(node)), node.scale, *reach, *told))
+        reach = _Reach.of(_values(node), names)
+        looks = (reach.lookback, reach.event_window, reach.looked_at)
+        staged.append(Staged(names[node], node.operator, node.params, tuple(inputs[i] for i in _values(node)), node.scale, *looks, *told))
     return Stage(timeframe, _plan(feature_set, names) if timeframe is None else plan(feature_set), tuple(staged))
 
 

@@ -62,11 +62,11 @@ WHERE ?::text IS NULL OR timeframe = ? GROUP BY instrument_id, timeframe ORDER B
 """
 AROUND_SQL = """
 SELECT {columns} FROM unnest(?::text[], ?::timestamptz[], ?::timestamptz[]) AS s (instrument_id, first, last) CROSS JOIN LATERAL (
-    SELECT * FROM ohlcv WHERE instrument_id = s.instrument_id AND timeframe = ? AND ts BETWEEN s.first AND s.last
+    SELECT * FROM {rows} AS ohlcv WHERE instrument_id = s.instrument_id AND timeframe = ? AND ts BETWEEN s.first AND s.last
     UNION ALL (
-        SELECT * FROM ohlcv WHERE instrument_id = s.instrument_id AND timeframe = ? AND ts < s.first ORDER BY ts DESC LIMIT ?
+        SELECT * FROM {rows} AS ohlcv WHERE instrument_id = s.instrument_id AND timeframe = ? AND ts < s.first ORDER BY ts DESC LIMIT ?
     ) UNION ALL (
-        SELECT * FROM ohlcv WHERE instrument_id = s.instrument_id AND timeframe = ? AND ts > s.last ORDER BY ts LIMIT ?
+        SELECT * FROM {rows} AS ohlcv WHERE instrument_id = s.instrument_id AND timeframe = ? AND ts > s.last ORDER BY ts LIMIT ?
     )
 ) AS m
 """
@@ -242,13 +242,15 @@ class PostgresStore:
             sql = f"SELECT {columns} FROM {every_revision(layout.stored)} AS m WHERE {where} AND {only}"
             yield from copied_out(connection, sql, [*parameters, *version], schema, BATCH_ROWS)
 
-    def around(self, timeframe: str, spans: pa.Table, reach: int, columns: tuple[str, ...]) -> pa.Table:
+    def around(self, timeframe: str, spans: pa.Table, reach: int, columns: tuple[str, ...], known_at: datetime | None = None) -> pa.Table:
         """See `Store.around`."""
         values: list[object] = [spans[name].to_pylist() for name in SPANS.names]
         schema = _schema(BARS_TABLE, columns)
         with self._server.connection() as connection:
-            sql = AROUND_SQL.format(columns=Bars().columns(columns, "m"))
-            return _joined(copied_out(connection, sql, [*values, timeframe, timeframe, reach, timeframe, reach], schema), schema)
+            rows, known = revisions(Bars.stored, known_at)
+            sql = AROUND_SQL.format(columns=Bars().columns(columns, "m"), rows=rows)
+            near = [*known, timeframe, reach]
+            return _joined(copied_out(connection, sql, [*values, *known, timeframe, *near, *near], schema), schema)
 
     def as_of(
         self, table: Table, entities: pa.Table, timeframe: str, columns: tuple[str, ...], known_at: datetime | None = None

@@ -129,8 +129,8 @@ class Store(Protocol):
         """Every revision of the selected rows, as `revised` says, in any order; `known_to` is null where it is in force."""
         ...
 
-    def around(self, timeframe: str, spans: pa.Table, reach: int, columns: tuple[str, ...]) -> pa.Table:
-        """The bars in some spans of time (`SPANS`), with the `reach` bars before and after each, in any order.
+    def around(self, timeframe: str, spans: pa.Table, reach: int, columns: tuple[str, ...], known_at: datetime | None = None) -> pa.Table:
+        """The bars in some spans of time (`SPANS`), with the `reach` bars before and after each, in any order, as held at `known_at`.
 
         A bar that is near two spans comes twice.
         """
