@@ -99,6 +99,20 @@ def find_newest(out, offsets, known, ends, available, newest):
             out[i] = newest[k - 1] if k > ends[s] else -1
 
 
+def rescale_newest(out, newest, ts, higher_ts, offsets, acted, times, factors):
+    """Values of `newest` other bars as they are seen from the bars: times the factors of what acted in between, the latest first.
+
+    What acted on each instrument is sorted by its time; it lies in between if it is after the one bar's open, and not after the other's.
+    """
+    for s in range(len(offsets) - 1):
+        for i in range(offsets[s], offsets[s + 1]):
+            product = 1.0
+            for k in range(acted[s + 1] - 1, acted[s] - 1, -1):
+                if newest[i] >= 0 and higher_ts[newest[i]] < times[k] <= ts[i]:
+                    product = product * factors[k]
+            out[i] = out[i] * product
+
+
 def carry_latest(out, known, offsets, lookback):
     """For each bar the latest time at which one of its last `lookback` bars became known: before it, a vector would tell the future."""
     for s in range(len(offsets) - 1):

@@ -13,13 +13,23 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
+class Acted:
+    """Splits and dividends by instrument and ex-date (`time`), and what each multiplies earlier prices and volumes with."""
+
+    offsets: Ints
+    time: Ints
+    price: Floats
+    volume: Floats
+
+
+@dataclass(frozen=True)
 class Panel:
     """Bars of `len(offsets) - 1` instruments and the events that name them, each instrument's rows sorted by time.
 
     `ts` and `event_time` are microseconds since 1970; `columns` and `event_columns` hold float64, NaN where missing. `event_spans` has two
     rows, both ascending: for each instrument its first event and the one behind its last. `grid` is the step that bars must open on
-    (0: none), in microseconds. Plans with stages also need `known`, when each bar could be known, in microseconds, and in `higher` the
-    panels of the higher timeframes that they use, of the same instruments in the same order.
+    (0: none), in microseconds. Plans with stages also need `known`, when each bar could be known, `moment`, at which it looks at bars of
+    higher timeframes, in `higher` the panels of those, of the same instruments in the same order, and what `acted` on prices in between.
     """
 
     offsets: Ints
@@ -30,7 +40,9 @@ class Panel:
     event_columns: Mapping[str, Floats]
     grid: int
     known: Ints | None = None
+    moment: Ints | None = None
     higher: Mapping[str, Panel] = field(default_factory=dict)
+    acted: Acted | None = None
     sections: Mapping[str, Ints] = field(default_factory=dict)
     """When the columns of operators across instruments could be known."""
 
@@ -41,5 +53,5 @@ class Panel:
         offsets = np.concatenate(([0], np.cumsum(lengths)))
         rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
         columns = {name: values[rows] for name, values in self.columns.items()}
-        known = None if self.known is None else self.known[rows]
-        return replace(self, offsets=offsets, ts=self.ts[rows], columns=columns, known=known)
+        known, moment = (None if times is None else times[rows] for times in (self.known, self.moment))
+        return replace(self, offsets=offsets, ts=self.ts[rows], columns=columns, known=known, moment=moment)

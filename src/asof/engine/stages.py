@@ -14,15 +14,18 @@ from dataclasses import replace
 
 import numpy as np
 
+from asof.engine import ordering
 from asof.engine.layout import known_since, newest_known
 from asof.engine.native import compile_loop
 from asof.engine.panel import Floats, Ints, Panel
 from asof.engine.plan import Plan, Stage, Staged
 from asof.engine.run import evaluate
 from asof.engine.sections import Sections
+from asof.features.adjustment import Scale, rescales
 from asof.operators.staged import latest
 
 _latest = compile_loop(latest)
+_rescale_newest = compile_loop(ordering.rescale_newest)
 
 
 def staged(plan: Plan, panel: Panel, threads: int | None = None, rows: int | None = None) -> Panel:
@@ -47,13 +50,28 @@ def _newest(stage: Stage, panel: Panel, higher: Panel, inputs: tuple[Floats, ...
     That bar's value also looks at the bars before it; one of them may have become known later.
     """
     assert panel.known is not None
+    assert panel.moment is not None
     assert higher.known is not None
-    newest = newest_known(panel.offsets, panel.known, higher.offsets, higher.known)
+    newest = newest_known(panel.offsets, panel.moment, higher.offsets, higher.known)
     columns = {node.column: np.empty(len(newest)) for node in stage.nodes}
     for node in stage.nodes:
         _latest(columns[node.column], inputs[node.inputs[0]], newest)
+        if rescales(node.scale):
+            _rescaled(columns[node.column], node.scale, newest, panel, higher)
     since = np.append(known_since(higher.known, higher.offsets, stage.plan.lookback), np.iinfo(np.int64).min)
     return columns, np.maximum(panel.known, since[newest])
+
+
+def _rescaled(out: Floats, scale: Scale, newest: Ints, panel: Panel, higher: Panel) -> None:
+    """Rescale values of a higher timeframe's newest bars with the splits and dividends between them and the bars that look at them."""
+    acted = panel.acted
+    assert acted is not None
+    assert isinstance(scale, tuple)
+    factors = np.ones(len(acted.time))
+    for base, power in ((acted.price, scale[0]), (acted.volume, scale[1])):
+        for _ in range(abs(power)):
+            factors = factors * base if power > 0 else factors / base
+    _rescale_newest(out, newest, panel.ts, higher.ts, panel.offsets, acted.offsets, acted.time, factors)
 
 
 def _across(stage: Stage, panel: Panel, inputs: tuple[Floats, ...], found: dict[tuple[str, str], Sections], threads: int | None) -> Panel:

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from asof.engine.panel import Floats, Ints
+from asof.engine.panel import Acted, Floats, Ints
 from asof.features.adjustment import PRICE_FACTOR, VOLUME_FACTOR
 from asof.records import ACTIONS, floats, micros
 
@@ -32,3 +32,13 @@ def factors(instruments: pa.Array, offsets: Ints, ts: Ints, actions: pa.Table) -
             columns[PRICE_FACTOR][bar] *= dividend[k] / split[k]
             columns[VOLUME_FACTOR][bar] *= split[k]
     return columns
+
+
+def acted(instruments: pa.Array, actions: pa.Table) -> Acted:
+    """The actions of some instruments, by instrument and ex-date; `actions` come in any order, each ex-date of an instrument once."""
+    codes = np.asarray(pc.fill_null(pc.index_in(actions["instrument_id"], instruments), -1)).astype(np.int64)
+    order = np.lexsort((micros(actions["ts"]), codes))
+    order = order[codes[order] >= 0]
+    split, dividend = floats(actions["split"])[order], floats(actions["dividend_factor"])[order]
+    offsets = np.searchsorted(codes[order], np.arange(len(instruments) + 1))
+    return Acted(offsets, micros(actions["ts"])[order], dividend / split, split)

@@ -4,16 +4,18 @@
 2. `_spans` joins changed times that are near one another into spans of time, and `_parts` cuts these into pieces of bounded size.
 3. A piece's bars are read with the lookback around them, and computed by the engine as a backfill would. Where that fails, it is tried
    for half of the instruments at a time: one that fails does not stop the others.
-4. `reached` tells which of these bars a change can reach. Their vectors alone are upserted; those of bars that are gone are withdrawn.
-5. When all is written, the follower moves on. Killed before that, it does the same again, which changes nothing.
+4. Changed bars of a higher timeframe reach the vectors of bars that see them, which are pieces of their own (`asof.jobs.sightings`).
+5. `_reached` tells which of these bars a change can reach. Their vectors alone are upserted; those of bars that are gone are withdrawn.
+6. When all is written, the follower moves on. Killed before that, it does the same again, which changes nothing.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC as ZONE
 from datetime import datetime, timedelta
 
@@ -23,7 +25,9 @@ import pyarrow.compute as pc
 
 from asof.engine.panel import Ints
 from asof.errors import AsofError, StoreError
+from asof.jobs import sightings
 from asof.jobs.backfill import Progress, backfill
+from asof.jobs.panels import SortedBars, sort_bars
 from asof.jobs.parts import MEMORY
 from asof.jobs.work import Report, Work, joined
 from asof.records import BARS, UTC, Bools, micros
@@ -77,8 +81,8 @@ class Follower:
     def catch_up(self) -> Iterator[Report]:
         """Compute what has changed since the last time; a report for each piece. Raises `NotFound` where nobody follows yet."""
         found, position = self.work.store.changes(self.name)
-        relevant, still_open = _sorted_out(self.work, pa.concat_tables([found, self._waited_for()]), self.instruments)
-        for part in _parts(self.work, relevant):
+        relevant, still_open, higher = _sorted_out(self.work, pa.concat_tables([found, self._waited_for()]), self.instruments)
+        for part in itertools.chain(_parts(self.work, relevant), _parts_that_see(self.work, higher)):
             yield _recompute(self.work, part, self.tell)
         self._move(set(zip(still_open["instrument_id"].to_pylist(), still_open["time"].to_pylist(), strict=True)), position)
         if len(still_open):
@@ -99,33 +103,39 @@ class Follower:
         self.work.store.move({WAITING + self.name: kept} | ({FOLLOWING + self.name: position} if position else {}))
 
 
-def _sorted_out(work: Work, changes: pa.Table, instruments: frozenset[str] | None) -> tuple[pa.Table, pa.Table]:
-    """The changes that can reach vectors of this work, and those of bars that have not closed."""
-    bars = pc.fill_null(pc.equal(changes["timeframe"], work.timeframe), False)
-    others = [kind for kind, matters in (("events", work.feature_set.event_window > 0), ("actions", work.plan.adjusted)) if matters]
-    changes = changes.filter(pc.or_(bars, pc.is_in(changes["kind"], pa.array(others, pa.string()))))
+def _sorted_out(work: Work, changes: pa.Table, instruments: frozenset[str] | None) -> tuple[pa.Table, pa.Table, pa.Table]:
+    """The changes that can reach vectors of this work, those of bars that have not closed, and those that change what higher bars say."""
     if instruments is not None:
         changes = changes.filter(pc.is_in(changes["instrument_id"], pa.array(sorted(instruments), pa.string())))
+    bars = pc.fill_null(pc.equal(changes["timeframe"], work.timeframe), False)
+    others = [kind for kind, matters in (("events", work.feature_set.event_window > 0), ("actions", work.plan.adjusted)) if matters]
+    above = pc.is_in(changes["timeframe"], pa.array(list(work.feature_set.higher), pa.string()))
+    higher = changes.filter(pc.or_(above, pc.and_(pc.equal(changes["kind"], "actions"), work.plan.adjusted)))
+    changes = changes.filter(pc.or_(bars, pc.is_in(changes["kind"], pa.array(others, pa.string()))))
     is_open = np.asarray(pc.equal(changes["kind"], "bars")) & ~work.closed(changes["instrument_id"], changes["time"])
-    return changes.filter(pa.array(~is_open)), changes.filter(pa.array(is_open))
+    return changes.filter(pa.array(~is_open)), changes.filter(pa.array(is_open)), higher
 
 
 @dataclass(frozen=True)
 class Part:
-    """Changes that are looked at together, and the spans of time that they lie in or reach, as `SPANS`."""
+    """Changes that are looked at together, and the spans of time that they lie in or reach, as `SPANS`.
+
+    `seen` are spans of moments in which changes of higher timeframes are seen.
+    """
 
     changes: pa.Table
     spans: pa.Table
+    seen: pa.Table = field(default_factory=SPANS.empty_table)
 
     def of(self, instruments: Iterable[str]) -> Part:
         """What concerns some of the instruments."""
         names = pa.array(list(instruments), pa.string())
-        return Part(*(table.filter(pc.is_in(table["instrument_id"], names)) for table in (self.changes, self.spans)))
+        return Part(*(table.filter(pc.is_in(table["instrument_id"], names)) for table in (self.changes, self.spans, self.seen)))
 
     @property
     def instruments(self) -> list[str]:
         """The instruments, in their order."""
-        return sorted(pc.unique(self.changes["instrument_id"]).to_pylist())
+        return sorted(pc.unique(self.spans["instrument_id"]).to_pylist())
 
 
 def _parts(work: Work, changes: pa.Table) -> Iterator[Part]:
@@ -141,6 +151,13 @@ def _parts(work: Work, changes: pa.Table) -> Iterator[Part]:
         some = changes.slice(start, end - start)
         yield Part(some, _spans(work, some))
         start = end
+
+
+def _parts_that_see(work: Work, changes: pa.Table) -> Iterator[Part]:
+    """Bars that see changes of higher timeframes, in pieces of bounded size."""
+    if len(changes):
+        for seen in sightings.pieces(work, sightings.sightings(work, changes)):
+            yield Part(CHANGES.empty_table(), sightings.opening(work, seen), seen)
 
 
 def _spans(work: Work, changes: pa.Table) -> pa.Table:
@@ -206,6 +223,8 @@ def _reached_vectors(work: Work, part: Part) -> tuple[pa.Table, pa.Table]:
     with span("compute", feature_set=work.feature_set.version, timeframe=work.timeframe):
         vectors = work.vectors(bars, Selection(instruments=tuple(part.instruments)))
     reached, gone = _reached(work, vectors, part.changes)
+    if len(part.seen):
+        reached |= _sees(work, sort_bars(work.only_closed(bars)), part.seen)
     return vectors.filter(pa.array(reached)), _keys(work, part.changes.filter(pa.array(gone)))
 
 
@@ -227,6 +246,15 @@ def _reached(work: Work, vectors: pa.Table, changes: pa.Table) -> tuple[Bools, B
         reach = Reach(ts[rows], work.feature_set.lookback, work.feature_set.event_window)
         reached[rows], gone[bars] = reach.of(times[bars], times[events], times[actions])
     return reached, gone
+
+
+def _sees(work: Work, bars: SortedBars, seen: pa.Table) -> Bools:
+    """Which bars see a change of a higher timeframe, or depend on one that does."""
+    moments, spans = bars.moments(work.timeframe, work.calendars), _rows_of(seen["instrument_id"])
+    sees = np.zeros(len(moments), np.bool_)
+    for name, rows in bars.series():
+        sees[rows] = sightings.seen(moments[rows], seen.take(pa.array(spans[name])), work.feature_set.lookback)
+    return sees
 
 
 def _rows_of(names: pa.ChunkedArray) -> dict[str, Ints]:

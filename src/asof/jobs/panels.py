@@ -17,7 +17,7 @@ from asof.engine.plan import Plan
 from asof.engine.run import Block, block_rows, run_each
 from asof.engine.stages import known_through, staged
 from asof.errors import DataError, DefinitionError
-from asof.jobs.adjusting import NO_ACTIONS, factors
+from asof.jobs.adjusting import NO_ACTIONS, acted, factors
 from asof.jobs.members import NO_MEMBERSHIPS, member_columns
 from asof.records import BARS, EVENTS, UTC, floats, micros, one_chunk, vector_schema
 from asof.timeframes import grid, timeframe
@@ -55,6 +55,13 @@ class SortedBars:
         """When each bar could be known: as its source says, or at its close."""
         closes = pa.chunked_array([pa.array(self.closes(timeframe_text, calendars)).cast(UTC)])
         return micros(pc.coalesce(self.table["available_at"], closes))
+
+    def moments(self, timeframe_text: str, calendars: Calendars) -> Ints:
+        """When each bar looks at bars of higher timeframes: once it is known, or a timeframe after its close if that is earlier.
+
+        Without that bound, what became known any time later could change what a late bar sees.
+        """
+        return np.minimum(self.known(timeframe_text, calendars), self.closes(timeframe_text, calendars) + timeframe(timeframe_text))
 
 
 NO_HIGHER: Mapping[str, SortedBars] = {}
@@ -200,7 +207,8 @@ def panel_of(
         if (text := stage.timeframe) is not None:
             above = higher[text].of(bars.instruments)
             panels[text] = replace(panel_of(stage.plan, text, above, NO_EVENTS, calendars, actions), known=above.known(text, calendars))
-    return replace(panel, known=bars.known(timeframe_text, calendars), higher=panels)
+    known, moments = (times(timeframe_text, calendars) for times in (bars.known, bars.moments))
+    return replace(panel, known=known, moment=moments, higher=panels, acted=acted(bars.instruments, actions) if plan.adjusted else None)
 
 
 def check_higher(plan: Plan, base: str) -> None:

@@ -2,7 +2,7 @@
 
 1. `arrivals` reads every revision of the bars, events and actions, each with the moment it became known: a bar with its close (or when its
    source says), an event with its scores, an action with its ex-date, a correction or a withdrawal when the store learned it. What came
-   at one moment is put in an order by chance, always the same for one seed.
+   at one moment is put in an order by chance, always the same for one seed, but for bars of higher timeframes, which come first.
 2. `chunks` cuts them where one would change what is computed from those before it, so that what the loop sees in between is what it
    would have seen; with a pace, also into ticks of the clock.
 3. Each chunk is written to the scratch store as a source would write it, the clock is set to its end, and the loop runs a cycle.
@@ -26,7 +26,7 @@ from asof.jobs.backfill import Progress
 from asof.jobs.live import Live, Plan
 from asof.jobs.work import Report, Work
 from asof.records import Bools, micros
-from asof.stores.store import RECORDS, Selection, Store, Table, revised
+from asof.stores.store import BARS_TABLE, RECORDS, Selection, Store, Table, revised
 from asof.telemetry.health import Health
 from asof.telemetry.metrics import Metrics
 from asof.timeframes import timeframe as timeframe_micros
@@ -42,10 +42,11 @@ FOREVER = np.iinfo(np.int64).max
 class Arrivals:
     """Revisions in the order in which they became known, at `times`.
 
-    Row k is row `row[k]` of the revisions `found[of[k]]`, which are of `RECORDS[of[k]]`; `gone` tells which are withdrawals. `instrument`
+    Row k is row `row[k]` of the revisions `found[of[k]]`, which are of `tables[of[k]]`; `gone` tells which are withdrawals. `instrument`
     and `key` number instruments and records, `place` is the time from which on a row can reach vectors.
     """
 
+    tables: tuple[Table, ...]
     found: tuple[pa.Table, ...]
     times: Ints
     row: Ints
@@ -60,20 +61,27 @@ class Arrivals:
 
     @property
     def is_bar(self) -> Bools:
-        """Which of them are bars."""
+        """Which of them are bars of the work's own timeframe."""
         return np.asarray(self.of == 0)
 
 
 def arrivals(work: Work, instruments: tuple[str, ...] | None, seed: int = 0) -> Arrivals:
     """What became known of some instruments, or of all, and when."""
     wanted = (True, work.feature_set.event_window > 0, work.plan.adjusted)
-    found = tuple(_revisions(work, table, instruments if needed else ()) for table, needed in zip(RECORDS, wanted, strict=True))
+    found = tuple(
+        _revisions(work, work.timeframe, table, instruments if needed else ()) for table, needed in zip(RECORDS, wanted, strict=True)
+    )
     bars, events, actions = found
+    above = [(timeframe, _revisions(work, timeframe, BARS_TABLE, instruments)) for timeframe in work.feature_set.higher]
+    tables, found = (*RECORDS, *(BARS_TABLE for _ in above)), (*found, *(revisions for _, revisions in above))
     names = pc.unique(pa.chunked_array([chunk for table in found for chunk in table["instrument_id"].chunks], pa.string()))
-    known = (_known_bars(work, bars), np.maximum(micros(events["scored_at_utc"]), micros(events["enriched_at_utc"])), micros(actions["ts"]))
-    places = (micros(bars["ts"]), micros(events["enriched_at_utc"]), micros(actions["ts"]))
+    scored = np.maximum(micros(events["scored_at_utc"]), micros(events["enriched_at_utc"]))
+    higher = [_known_bars(work, timeframe, revisions) for timeframe, revisions in above]
+    known = (_known_bars(work, work.timeframe, bars), scored, micros(actions["ts"]), *higher)
+    closing = [times - timeframe_micros(work.timeframe) for times in higher]  # from the bars on that close when these are known
+    places = (micros(bars["ts"]), micros(events["enriched_at_utc"]), micros(actions["ts"]), *closing)
     parts, keys = [], 0
-    for of, (table, revisions) in enumerate(zip(RECORDS, found, strict=True)):
+    for of, (table, revisions) in enumerate(zip(tables, found, strict=True)):
         ids = _numbers(revisions, table.key) + keys
         keys = int(ids.max(initial=keys - 1)) + 1
         times, row, gone, key, since = _times(revisions, known[of], ids)
@@ -81,22 +89,22 @@ def arrivals(work: Work, instruments: tuple[str, ...] | None, seed: int = 0) -> 
         parts.append((times, row, np.full(len(row), of), gone, instrument[row], key, places[of][row], since))
     times, row, kind, gone, instrument, key, place, since = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     chance = np.random.default_rng(seed).permutation(keys)
-    order = np.lexsort((since, chance[key], times))
-    return Arrivals(found, times[order], row[order], kind[order], gone[order], instrument[order], key[order], place[order])
+    order = np.lexsort((since, chance[key], kind < len(RECORDS), times))
+    return Arrivals(tables, found, times[order], row[order], kind[order], gone[order], instrument[order], key[order], place[order])
 
 
-def _revisions(work: Work, table: Table, instruments: tuple[str, ...] | None) -> pa.Table:
-    selection = Selection(work.timeframe, instruments)
+def _revisions(work: Work, timeframe: str, table: Table, instruments: tuple[str, ...] | None) -> pa.Table:
+    selection = Selection(timeframe, instruments)
     return pa.concat_tables([revised(table).empty_table(), *work.store.revisions(table, selection)]).combine_chunks()
 
 
-def _known_bars(work: Work, bars: pa.Table) -> Ints:
-    """When bars can be known at the earliest: as their source says, or at their close."""
+def _known_bars(work: Work, timeframe: str, bars: pa.Table) -> Ints:
+    """When bars of a timeframe can be known at the earliest: as their source says, or at their close."""
     ts = micros(bars["ts"])
-    closes = ts + timeframe_micros(work.timeframe)
+    closes = ts + timeframe_micros(timeframe)
     for name in pc.unique(bars["instrument_id"]).to_pylist() if work.calendars else ():
         mine = np.flatnonzero(np.asarray(pc.equal(bars["instrument_id"], name)))
-        closes[mine] = work.calendars.closes(name, ts[mine], work.timeframe)
+        closes[mine] = work.calendars.closes(name, ts[mine], timeframe)
     said = bars["available_at"]
     return np.where(np.asarray(pc.is_valid(said)), micros(pc.fill_null(said, datetime(1970, 1, 1, tzinfo=ZONE))), closes)
 
@@ -230,7 +238,7 @@ class Replay:
         """Write a chunk, and let the loop see it."""
         self._set(int(found.times[stop - 1]))
         rows, of, gone = found.row[begin:stop], found.of[begin:stop], found.gone[begin:stop]
-        for kind, (table, revisions) in enumerate(zip(RECORDS, found.found, strict=True)):
+        for kind, (table, revisions) in enumerate(zip(found.tables, found.found, strict=True)):
             mine = of == kind
             if (new := rows[mine & ~gone]).size:
                 self.scratch.upsert(table, revisions.select(table.schema.names).take(pa.array(np.sort(new))), self._now)
@@ -241,7 +249,7 @@ class Replay:
 
 def _closed(work: Work, found: Arrivals) -> int:
     """When the last thing had arrived, and the last bar had closed."""
-    return max(int(found.times[-1]), int(_known_bars(work, found.found[0]).max()))
+    return max(int(found.times[-1]), int(_known_bars(work, work.timeframe, found.found[0]).max()))
 
 
 def _microseconds(moment: datetime) -> int:

@@ -17,6 +17,7 @@ from asof.engine.panel import Ints
 from asof.engine.plan import Plan, plan
 from asof.features.feature_set import FeatureSet
 from asof.jobs.adjusting import NO_ACTIONS
+from asof.jobs.higher import higher_bars
 from asof.jobs.panels import EVENT_COLUMNS, NO_EVENTS, panel_of, sort_bars, sort_events, vectors_of
 from asof.records import ACTIONS, BARS, EVENTS, QUALITY_LOG, Bools, micros
 from asof.stores.store import ACTIONS_TABLE, EVENTS_TABLE, Changes, Selection, Store, Table, vectors_table
@@ -111,20 +112,26 @@ class Work:
             closes[mine] = self.calendars.closes(name, times[mine], self.timeframe)
         return closes
 
+    def only_closed(self, bars: pa.Table) -> pa.Table:
+        """Bars without those that have not closed: where there are calendars, the latest bars that were asked for may not have."""
+        return bars.filter(pa.array(self.closed(bars["instrument_id"], bars["ts"]))) if self.calendars else bars
+
     def vectors(self, bars: pa.Table, others_of: Selection) -> pa.Table:
-        """The vectors of bars, by instrument and time, with the events and actions of `others_of` that they can see."""
-        bars = bars.filter(pa.array(self.closed(bars["instrument_id"], bars["ts"]))) if self.calendars else bars
+        """The vectors of bars, by instrument and time, with what else they can see: events and actions of `others_of`, higher bars."""
+        bars = self.only_closed(bars)
         if not len(bars):
             return self.table.schema.empty_table()
         sorted_bars, events, actions = sort_bars(bars), NO_EVENTS, NO_ACTIONS
+        higher = higher_bars(self, sorted_bars)
         ts = pc.min_max(bars["ts"]).as_py()
         seen = Selection(None, others_of.instruments, ts["min"], ts["max"], self.known_at, others_of.span)
         if self.feature_set.event_window:
             before = replace(seen, start=ts["min"] - timedelta(microseconds=self.feature_set.event_window))
             events = sort_events(joined(self.store.read(EVENTS_TABLE, before, EVENT_COLUMNS, ordered=False), EVENTS))
         if self.plan.adjusted:
-            actions = joined(self.store.read(ACTIONS_TABLE, seen, ordered=False), ACTIONS)
-        panel = panel_of(self.plan, self.timeframe, sorted_bars, events, self.calendars, actions)
+            oldest = min(pc.min(found.table["ts"]).as_py() or ts["min"] for found in (sorted_bars, *higher.values()))
+            actions = joined(self.store.read(ACTIONS_TABLE, replace(seen, start=oldest), ordered=False), ACTIONS)
+        panel = panel_of(self.plan, self.timeframe, sorted_bars, events, self.calendars, actions, higher)
         made = (self.now, self.pipeline_version, self.threads, self.calendars)
         return vectors_of(self.plan, panel, self.timeframe, sorted_bars, *made)
 
