@@ -46,6 +46,24 @@ _count_keys = compile_loop(count_keys)
 _carry_section = compile_loop(carry_section)
 
 
+def section_keys(offsets: Ints, ts: Ints, members: Floats | None, groups: Floats | None) -> tuple[Ints, int, Ints]:
+    """The times at which rows open, how many numbers of groups there may be, and for each row `time * width + group`, or -1 for none.
+
+    Of the time its place among the times is meant.
+    """
+    times, codes = np.unique(ts), np.empty(len(ts), np.int64)
+    _code_times(codes, times, offsets, ts)
+    keys, width = codes, 1
+    if groups is not None:
+        numbers = np.nan_to_num(groups).astype(np.int64)
+        width = int(numbers.max(initial=0)) + 1
+        keys = codes * width + numbers
+    for column in (members, groups):
+        if column is not None:
+            keys = np.where(np.isnan(column), -1, keys)
+    return times, width, keys
+
+
 @dataclass(frozen=True)
 class Sections:
     """Rows of a panel by section: each is `order[starts[k]:starts[k + 1]]`, none is empty. Rows of no section are in none."""
@@ -59,16 +77,7 @@ class Sections:
 
         All are members, or in one group, where the column is None.
         """
-        times, codes = np.unique(ts), np.empty(len(ts), np.int64)
-        _code_times(codes, times, offsets, ts)
-        keys, width = codes, 1
-        if groups is not None:
-            numbers = np.nan_to_num(groups).astype(np.int64)
-            width = int(numbers.max(initial=0)) + 1
-            keys = codes * width + numbers
-        for column in (members, groups):
-            if column is not None:
-                keys = np.where(np.isnan(column), -1, keys)
+        times, width, keys = section_keys(offsets, ts, members, groups)
         most = width * len(times)
         if most > MOST_KEYS * len(ts) + 1024:
             found, inverse = np.unique(keys, return_inverse=True)
@@ -93,7 +102,7 @@ class Sections:
         return out
 
     def latest(self, known: Ints) -> Ints:
-        """For each row when the last of its section could be known; its own time for a row of none."""
-        out = known.copy()
+        """For each row when the last of its section could be known; for a row of none long ago, for it looks at nothing."""
+        out = np.full(len(known), np.iinfo(np.int64).min)
         _carry_section(out, known, self.order, self.starts)
         return out

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC as ZONE
 from datetime import datetime
 
@@ -24,6 +24,7 @@ from asof.engine.panel import Ints
 from asof.errors import NotFound, StoreError
 from asof.jobs.backfill import Progress
 from asof.jobs.live import Live, Plan
+from asof.jobs.members import since
 from asof.jobs.work import Report, Work
 from asof.records import Bools, micros
 from asof.stores.store import BARS_TABLE, RECORDS, Selection, Store, Table, revised
@@ -55,6 +56,8 @@ class Arrivals:
     instrument: Ints
     key: Ints
     place: Ints
+    crosses: bool = False
+    """Whether what arrives of one instrument changes the vectors of others."""
 
     def __len__(self) -> int:
         return len(self.times)
@@ -67,30 +70,32 @@ class Arrivals:
 
 def arrivals(work: Work, instruments: tuple[str, ...] | None, seed: int = 0) -> Arrivals:
     """What became known of some instruments, or of all, and when."""
-    wanted = (True, work.feature_set.event_window > 0, work.plan.adjusted)
+    wanted = (True, work.feature_set.event_window > 0, work.plan.adjusted, bool(work.feature_set.schemes))
+    instruments = None if work.plan.crosses else instruments
     found = tuple(
         _revisions(work, work.timeframe, table, instruments if needed else ()) for table, needed in zip(RECORDS, wanted, strict=True)
     )
-    bars, events, actions = found
+    bars, events, actions, memberships = found
     above = [(timeframe, _revisions(work, timeframe, BARS_TABLE, instruments)) for timeframe in work.feature_set.higher]
     tables, found = (*RECORDS, *(BARS_TABLE for _ in above)), (*found, *(revisions for _, revisions in above))
     names = pc.unique(pa.chunked_array([chunk for table in found for chunk in table["instrument_id"].chunks], pa.string()))
     scored = np.maximum(micros(events["scored_at_utc"]), micros(events["enriched_at_utc"]))
     higher = [_known_bars(work, timeframe, revisions) for timeframe, revisions in above]
-    known = (_known_bars(work, work.timeframe, bars), scored, micros(actions["ts"]), *higher)
+    known = (_known_bars(work, work.timeframe, bars), scored, micros(actions["ts"]), since(memberships), *higher)
     closing = [times - timeframe_micros(work.timeframe) for times in higher]  # from the bars on that close when these are known
-    places = (micros(bars["ts"]), micros(events["enriched_at_utc"]), micros(actions["ts"]), *closing)
+    places = (micros(bars["ts"]), micros(events["enriched_at_utc"]), micros(actions["ts"]), micros(memberships["ts"]), *closing)
     parts, keys = [], 0
     for of, (table, revisions) in enumerate(zip(tables, found, strict=True)):
         ids = _numbers(revisions, table.key) + keys
         keys = int(ids.max(initial=keys - 1)) + 1
-        times, row, gone, key, since = _times(revisions, known[of], ids)
+        times, row, gone, key, learned = _times(revisions, known[of], ids)
         instrument = np.asarray(pc.index_in(revisions["instrument_id"], names)).astype(np.int64)
-        parts.append((times, row, np.full(len(row), of), gone, instrument[row], key, places[of][row], since))
-    times, row, kind, gone, instrument, key, place, since = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        parts.append((times, row, np.full(len(row), of), gone, instrument[row], key, places[of][row], learned))
+    times, row, kind, gone, instrument, key, place, learned = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     chance = np.random.default_rng(seed).permutation(keys)
-    order = np.lexsort((since, chance[key], kind < len(RECORDS), times))
-    return Arrivals(tables, found, times[order], row[order], kind[order], gone[order], instrument[order], key[order], place[order])
+    order = np.lexsort((learned, chance[key], kind < len(RECORDS), times))
+    made = Arrivals(tables, found, times[order], row[order], kind[order], gone[order], instrument[order], key[order], place[order])
+    return replace(made, crosses=work.plan.crosses)
 
 
 def _revisions(work: Work, timeframe: str, table: Table, instruments: tuple[str, ...] | None) -> pa.Table:
@@ -111,8 +116,10 @@ def _known_bars(work: Work, timeframe: str, bars: pa.Table) -> Ints:
 
 def _numbers(rows: pa.Table, key: tuple[str, ...]) -> Ints:
     """A number for each record, the same for its revisions; all are of one timeframe."""
-    first, second = (rows[name].combine_chunks().dictionary_encode() for name in key if name != "timeframe")
-    return np.asarray(first.indices).astype(np.int64) * len(second.dictionary) + np.asarray(second.indices).astype(np.int64)
+    numbers = np.zeros(len(rows), np.int64)
+    for column in (rows[name].combine_chunks().dictionary_encode() for name in key if name != "timeframe"):
+        numbers = numbers * len(column.dictionary) + np.asarray(column.indices).astype(np.int64)
+    return numbers
 
 
 def _times(rows: pa.Table, known: Ints, keys: Ints) -> tuple[Ints, Ints, Bools, Ints, Ints]:
@@ -157,6 +164,8 @@ def _changes(found: Arrivals) -> Ints:
     order = np.argsort(found.key, kind="stable")
     again = np.flatnonzero(np.diff(found.key[order]) == 0)
     before[order[again + 1]] = order[again]
+    if found.crosses:
+        return np.maximum(before, _changed_across(found))
     for rows in np.split(np.argsort(found.instrument, kind="stable"), np.cumsum(np.bincount(found.instrument))[:-1]) if len(found) else ():
         bars = found.is_bar[rows]
         newest = np.maximum.accumulate(np.where(bars, found.place[rows], -FOREVER))
@@ -164,6 +173,17 @@ def _changes(found: Arrivals) -> Ints:
         late = 1 + np.flatnonzero(found.place[rows[1:]] <= newest[:-1])
         before[rows[late]] = np.maximum(before[rows[late]], rows[latest[late - 1]])
     return before
+
+
+def _changed_across(found: Arrivals) -> Ints:
+    """The last bar that arrived before each arrival's moment, where one so far has a vector that it may change; else -1.
+
+    What arrives at one moment is seen at one moment: the bars of all members mostly close together.
+    """
+    newest = np.append(-FOREVER, np.maximum.accumulate(np.where(found.is_bar, found.place, -FOREVER)))
+    latest = np.append(-1, np.maximum.accumulate(np.where(found.is_bar, np.arange(len(found)), -1)))
+    earlier = np.searchsorted(found.times, found.times)
+    return np.where(found.place <= newest[earlier], latest[earlier], -1)
 
 
 @dataclass

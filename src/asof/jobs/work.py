@@ -18,9 +18,10 @@ from asof.engine.plan import Plan, plan
 from asof.features.feature_set import FeatureSet
 from asof.jobs.adjusting import NO_ACTIONS
 from asof.jobs.higher import higher_bars
+from asof.jobs.members import NO_MEMBERSHIPS
 from asof.jobs.panels import EVENT_COLUMNS, NO_EVENTS, panel_of, sort_bars, sort_events, vectors_of
-from asof.records import ACTIONS, BARS, EVENTS, QUALITY_LOG, Bools, micros
-from asof.stores.store import ACTIONS_TABLE, EVENTS_TABLE, Changes, Selection, Store, Table, vectors_table
+from asof.records import ACTIONS, BARS, EVENTS, MEMBERSHIPS, QUALITY_LOG, Bools, micros
+from asof.stores.store import ACTIONS_TABLE, EVENTS_TABLE, MEMBERSHIPS_TABLE, Changes, Selection, Store, Table, vectors_table
 from asof.timeframes import timeframe as timeframe_micros
 
 
@@ -131,9 +132,17 @@ class Work:
         if self.plan.adjusted:
             oldest = min(pc.min(found.table["ts"]).as_py() or ts["min"] for found in (sorted_bars, *higher.values()))
             actions = joined(self.store.read(ACTIONS_TABLE, replace(seen, start=oldest), ordered=False), ACTIONS)
-        panel = panel_of(self.plan, self.timeframe, sorted_bars, events, self.calendars, actions, higher)
+        told = self.memberships(ts["max"])
+        panel = panel_of(self.plan, self.timeframe, sorted_bars, events, self.calendars, actions, higher, told)
         made = (self.now, self.pipeline_version, self.threads, self.calendars)
         return vectors_of(self.plan, panel, self.timeframe, sorted_bars, *made)
+
+    def memberships(self, end: datetime | None = None) -> pa.Table:
+        """The memberships of the schemes that matter, which begin up to `end`."""
+        if not self.feature_set.schemes:
+            return NO_MEMBERSHIPS
+        rows = joined(self.store.read(MEMBERSHIPS_TABLE, Selection(end=end, known_at=self.known_at), ordered=False), MEMBERSHIPS)
+        return rows.filter(pc.is_in(rows["scheme"], pa.array(self.feature_set.schemes)))
 
     def log_without_bars(self, instruments: tuple[str, ...]) -> None:
         """Note in the quality log that instruments have no bars."""
