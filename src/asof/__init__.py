@@ -11,7 +11,7 @@ from asof.features.library.fs_v1 import fs_v1
 
 if TYPE_CHECKING:
     from asof.feature_store import FeatureStore, connect
-    from asof.jobs.compute import compute
+    from asof.jobs.compute import compute, resample
     from asof.jobs.leakcheck import leakcheck
     from asof.records import Frame
 
@@ -22,6 +22,7 @@ _LAZY = {
     "connect": "asof.feature_store",
     "FeatureStore": "asof.feature_store",
     "leakcheck": "asof.jobs.leakcheck",
+    "resample": "asof.jobs.compute",
     "Frame": "asof.records",
 }
 """The public names that need Arrow, Numba or a driver, and where they live; the only laziness there is."""
@@ -51,5 +52,6 @@ __all__ = [
     "events",
     "fs_v1",
     "leakcheck",
+    "resample",
     "where",
 ]

@@ -38,6 +38,10 @@ class Calendar(Protocol):
         """When the bar that opens at each time closes."""
         ...
 
+    def sessions(self, ts: Ints) -> tuple[Ints, Ints]:
+        """When the session that each time lies in begins and ends; -1 where it is in none."""
+        ...
+
 
 class Always:
     """A market that never closes."""
@@ -50,6 +54,11 @@ class Always:
     def closes(self, ts: Ints, timeframe: str) -> Ints:
         """See `Calendar.closes`."""
         return ts + micros_of(timeframe)
+
+    def sessions(self, ts: Ints) -> tuple[Ints, Ints]:
+        """See `Calendar.sessions`. They are the days of UTC."""
+        begins = ts // UNITS["d"] * UNITS["d"]
+        return begins, begins + UNITS["d"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,13 @@ class Sessions:
         mine = np.where(ts % UNITS["d"] == 0, self.days[session] == ts, (self.begins[session] <= ts) & (ts < self.ends[session]))
         closes: Ints = np.where(mine, self.ends[session], ts + UNITS["d"])
         return closes
+
+    def sessions(self, ts: Ints) -> tuple[Ints, Ints]:
+        """See `Calendar.sessions`. A break in it does not end a session."""
+        session = np.maximum(np.searchsorted(self.begins, ts, side="right") - 1, 0)
+        begins, ends = self.begins[session], self.ends[session]
+        inside = (begins <= ts) & (ts < ends)
+        return np.where(inside, begins, -1), np.where(inside, ends, -1)
 
     def _sessions_up_to(self, ts: Ints) -> Ints:
         midnight = ts % UNITS["d"] == 0
@@ -169,6 +185,10 @@ class Calendars:
         """When the bars that open at these times close."""
         found = self.of(instrument)
         return ts + micros_of(timeframe) if found is None else found.closes(ts, timeframe)
+
+    def sessions(self, instrument: str, ts: Ints) -> tuple[Ints, Ints]:
+        """When the session that each time lies in begins and ends, -1 where none is open; without a calendar, the days of UTC."""
+        return (self.of(instrument) or Always()).sessions(ts)
 
 
 NO_CALENDARS = Calendars()

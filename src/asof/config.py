@@ -148,6 +148,14 @@ class Settings(BaseSettings):
     timeframes: Timeframes = Field(
         ("1m", "1d"), min_length=1, validation_alias="FEATURE_TIMEFRAMES", description="Timeframes that the service computes"
     )
+    resample: Timeframes = Field(
+        (),
+        validation_alias="FEATURE_RESAMPLE",
+        description="Timeframes whose bars the service makes of those of `FEATURE_RESAMPLE_FROM`, such as `5m,1h,1d`; none for none",
+    )
+    resample_from: str = Field(
+        "1m", validation_alias="FEATURE_RESAMPLE_FROM", description="Timeframe of the bars that `FEATURE_RESAMPLE` makes others of"
+    )
     feature_set_version: Names = Field(
         ("fs_v1",), min_length=1, validation_alias="FEATURE_SET_VERSION", description="Feature sets that the service computes"
     )

@@ -27,6 +27,7 @@ from asof.jobs.following import Follower
 from asof.jobs.ingest import Ingestion, IngestReport, actions_into, memberships_into
 from asof.jobs.parts import computed, memory_bytes, pieces
 from asof.jobs.replay import Replay
+from asof.jobs.resampling import Resampled, Resampling
 from asof.jobs.verify import Verified
 from asof.jobs.work import Report, Work, joined
 from asof.records import ArrowStream, Frame
@@ -135,6 +136,23 @@ class FeatureStore:
     def withdraw_events(self, events: ArrowStream) -> int:
         """Take events away from instruments: a table of `instrument_id` and `event_id`. Their revisions stay; how many were there."""
         return self.store.withdraw(EVENTS_TABLE, reading.keys_of(events, ("instrument_id", "event_id")), datetime.now(UTC))
+
+    def resample(
+        self,
+        lower: str,
+        higher: str,
+        *,
+        instruments: Iterable[str] | None = None,
+        changed: bool = False,
+        progress: backfilling.Progress = lambda done, total: None,
+    ) -> Resampled:
+        """Make the bars of a higher timeframe of the stored bars of a lower one, where no bars of another source are.
+
+        With `changed`, only those that bars are in which have changed since the last time; the first time, all.
+        """
+        chosen = None if instruments is None else frozenset(instruments)
+        job = Resampling(self.store, lower, higher, datetime.now(UTC), self._calendars, chosen)
+        return sum(job.catch_up(), job.begin(progress)) if changed else job.everything(progress)
 
     def backfill(
         self,

@@ -23,6 +23,7 @@ from asof import definitions
 from asof.config import ConfigError, Settings
 from asof.errors import BrokerError, MissingExtra, Stopped, StoreError
 from asof.features.feature_set import FeatureSet
+from asof.jobs import resampling
 from asof.jobs.live import UNPUBLISHED, Live, Plan, Published
 from asof.serving.health import serve
 from asof.stores.store import Store
@@ -51,6 +52,8 @@ class Service:
     def __init__(self, url: str, settings: Settings) -> None:
         scheme_of(url)
         settings.market_calendars.check()
+        for higher in settings.resample:
+            resampling.check(settings.resample_from, higher)
         self._url = url
         self._settings = settings
         self._brokers = _brokers(settings) if settings.kafka_bootstrap_servers else None
@@ -136,6 +139,7 @@ class Service:
             settings.refresh_seconds,
             settings.latest_refresh_seconds,
             settings.market_calendars,
+            tuple((settings.resample_from, higher) for higher in settings.resample),
         )
         published = self._publisher() if settings.mode == "stream" else UNPUBLISHED
         return Live(store, plan, self.metrics, self.health, lambda: datetime.now(UTC), self._stop, self._wake, published)

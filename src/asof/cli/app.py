@@ -28,6 +28,7 @@ from asof.cli import (
     migrate,
     plan,
     replay,
+    resample,
     service,
     verify,
 )
@@ -50,6 +51,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "migrate": migrate.migrate,
     "plan": plan.plan,
     "apply": apply.apply,
+    "resample": resample.resample,
     "backfill": backfill.backfill,
     "run": service.run,
     "get": get.get,

@@ -37,6 +37,7 @@ def explain(
 def _facts(found: Explained) -> dict[str, object]:
     trees = {kind: {name: asdict(value) for name, value in getattr(found, kind).items()} for kind in ("features", "flags")}
     about = {"instrument": found.instrument, "ts": found.ts, "raised": list(found.raised), "stored": found.stored}
+    about |= {"sections": [asdict(section) for section in found.sections]} if found.sections else {}
     return {**about, **trees, "bars": found.bars.to_pylist(), "events": found.events.to_pylist(), "actions": found.actions.to_pylist()}
 
 
@@ -49,6 +50,12 @@ def _show(feature_set: str, timeframe: str, found: Explained) -> None:
         if name in found.raised:
             _grow(root.add(f"[yellow]{name}[/]  [dim]{escape(found.flags[name].text)}[/]"), found.flags[name])
     out.print(root)
+    for section in found.sections:
+        place = "no place" if section.place is None else f"place {section.place:g}"
+        counts = (
+            f"{section.members or 0} members with a bar, {section.values or 0} with a value" if section.members is not None else "no member"
+        )
+        out.print(f"{escape(section.text)}: {counts}, {place}")
     if found.stored is None:
         out.print("[yellow]no vector of this bar is stored[/]")
     before = max(0, len(found.bars) - LAST_BARS)

@@ -16,6 +16,7 @@ _group = compile_loop(ordering.group)
 _hash_text = compile_loop(ordering.hash_text)
 _carry_latest = compile_loop(ordering.carry_latest)
 _find_newest = compile_loop(ordering.find_newest)
+_roll_up = compile_loop(ordering.roll_up)
 _list_flags = compile_loop(packing.list_flags)
 
 Spans = NDArray[np.int32]
@@ -88,4 +89,11 @@ def known_since(known: Ints, offsets: Ints, lookback: int) -> Ints:
     """When each bar's vector can be known: as soon as the last of the `lookback` bars that it depends on is."""
     out = np.empty(len(known), np.int64)
     _carry_latest(out, known, offsets, lookback)
+    return out
+
+
+def rolled_up(columns: tuple[Floats, ...], starts: Ints) -> Floats:
+    """Open, high, low, close and volume of bars as those of longer ones, which begin at the rows `starts`; a row for each column."""
+    out = np.empty((len(columns), len(starts)))
+    _roll_up(out, columns, np.append(starts, len(columns[0])))
     return out

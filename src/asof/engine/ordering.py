@@ -1,5 +1,7 @@
 """The loops that lay records out as a panel: by instrument, then by time. Compiled as the kernels are."""
 
+import math
+
 STRETCH = 256
 
 
@@ -126,3 +128,21 @@ def carry_latest(out, known, offsets, lookback):
                     if known[k] >= known[best]:
                         best = k
             out[i] = known[best]
+
+
+def roll_up(out, columns, starts):
+    """Rows `starts[g]` to `starts[g + 1]` of open, high, low, close and volume, as one: the first, highest, lowest, last, and the sum.
+
+    A missing price is passed over, as a bar that is not there is; what no bar has is missing. Volumes are added from the oldest on.
+    """
+    opens, highs, lows, closes, volumes = columns
+    for g in range(len(starts) - 1):
+        first = high = low = last = volume = math.nan
+        for i in range(starts[g], starts[g + 1]):
+            first = opens[i] if first != first else first
+            high = highs[i] if highs[i] > high or high != high else high
+            low = lows[i] if lows[i] < low or low != low else low
+            last = closes[i] if closes[i] == closes[i] else last
+            if volumes[i] == volumes[i]:
+                volume = volumes[i] if volume != volume else volume + volumes[i]
+        out[0, g], out[1, g], out[2, g], out[3, g], out[4, g] = first, high, low, last, volume

@@ -1,4 +1,4 @@
-"""`asof.compute`: features of bars and events in memory, with no store at all.
+"""`asof.compute`: features of bars and events in memory, with no store at all; and `asof.resample`, bars of a higher timeframe.
 
 1. Take the tables through the Arrow PyCapsule interface and hold them to the same checks as every other source.
 2. Sort, lay them out as a panel, run the plan.
@@ -20,7 +20,18 @@ from asof.errors import DataError
 from asof.features.feature_set import FeatureSet
 from asof.jobs.adjusting import NO_ACTIONS
 from asof.jobs.members import NO_MEMBERSHIPS
-from asof.jobs.panels import NO_EVENTS, SortedBars, SortedEvents, merge_enrichments, panel_of, sort_bars, sort_events, vectors_of
+from asof.jobs.panels import (
+    NO_EVENTS,
+    SortedBars,
+    SortedEvents,
+    check_higher,
+    merge_enrichments,
+    panel_of,
+    sort_bars,
+    sort_events,
+    vectors_of,
+)
+from asof.jobs.resampling import resampled
 from asof.records import ArrowStream, Frame
 from asof.sources.canonical import Batch, actions_of, bars_of, events_of, memberships_of
 from asof.sources.columns import ColumnMapping
@@ -48,7 +59,8 @@ def compute(
     `actions`, which `bars.adjusted` goes by, has `instrument_id`, `ts` (the ex-date), `split` (new shares for an old one) and
     `dividend_factor` (1 - dividend / close), or one of the two.
 
-    `higher` has the bars of the higher timeframes that the features look at, such as `{"1h": hours}`.
+    `higher` has the bars of the higher timeframes that the features look at, such as `{"1h": hours}`; those of timeframes that it does
+    not have are made of the bars themselves (`asof.resample`).
 
     `memberships`, which `across("sp500", by="sector")` goes by, has `scheme`, `instrument_id`, `ts` (from then on), `value` (null: it has
     left; without the column every row is in) and `available_at` where a row was known later. The bars are those of all members.
@@ -65,16 +77,40 @@ def compute(
         sorted_bars = sort_bars(taken)
         the_plan = plan(feature_set)
         acted = NO_ACTIONS if actions is None else distinct(usable(actions_of(pa.table(actions), mapping), "actions"))
-        above = {text: _higher(feature_set, text, higher or {}, mapping) for text in feature_set.higher}
+        check_higher(the_plan, text)
+        above = {name: _higher(name, (higher or {}).get(name), mapping, sorted_bars, text, known) for name in feature_set.higher}
         told = _memberships(feature_set, memberships, mapping)
         panel = panel_of(the_plan, text, sorted_bars, reading.result(), known, acted, above, told)
     return Frame(vectors_of(the_plan, panel, text, sorted_bars, datetime.now(UTC), "compute", threads, known))
 
 
-def _higher(feature_set: FeatureSet, text: str, given: Mapping[str, ArrowStream], mapping: ColumnMapping) -> SortedBars:
-    if text not in given:
-        raise DataError(f"{feature_set.version} looks at {text} bars: give them, as in compute(..., higher={{{text!r}: table}})")
-    return sort_bars(usable(bars_of(pa.table(given[text]), mapping, text), f"{text} bars"))
+def resample(
+    bars: ArrowStream,
+    to: str,
+    *,
+    timeframe: str | None = None,
+    timezone: str | None = None,
+    calendars: Mapping[str, str] | None = None,
+) -> Frame:
+    """The bars of the timeframe `to` that lower bars make, by instrument and time: on its grid for minutes and hours, by session for days.
+
+    Sessions are those of `calendars`; without one they are the days of UTC, and bars outside of them are in no daily bar. The open is
+    the first that is there, the close the last, and a bar is there where one lower bar is. `available_at` is when the newest lower bar
+    could be known where that is after the close of the bar, and of days their close; the last bar may not be complete.
+
+    Raises `DataError` as `compute` does, and `DefinitionError` where the one timeframe is no multiple of the other.
+    """
+    taken = usable(bars_of(pa.table(bars), ColumnMapping(timezone=timezone), timeframe), "bars")
+    return Frame(resampled(sort_bars(taken), timeframe or one_timeframe(taken), to, Calendars(calendars or {})))
+
+
+def _higher(
+    timeframe: str, given: ArrowStream | None, mapping: ColumnMapping, base: SortedBars, lower: str, calendars: Calendars
+) -> SortedBars:
+    """The bars of a higher timeframe: as given, or made of the lower ones."""
+    if given is None:
+        return sort_bars(resampled(base, lower, timeframe, calendars))
+    return sort_bars(usable(bars_of(pa.table(given), mapping, timeframe), f"{timeframe} bars"))
 
 
 def _memberships(feature_set: FeatureSet, given: ArrowStream | None, mapping: ColumnMapping) -> pa.Table:

@@ -9,12 +9,15 @@ import pyarrow as pa
 
 from asof.engine.plan import plan
 from asof.errors import NotFound
+from asof.features.across import GROUP, across_of
 from asof.features.expression import BARS as ON_BARS
-from asof.features.expression import Expr, walk
+from asof.features.expression import Expr, column, walk
 from asof.features.feature_set import FeatureSet
 from asof.features.text import expression_text
 from asof.jobs.panels import panel_of, sort_bars, sort_events, vectors_of
+from asof.jobs.parts import Part, computed
 from asof.jobs.work import Work, joined
+from asof.operators import SECTION_SHAPES
 from asof.records import ACTIONS, BARS, EVENTS, UTC
 from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, SPANS, Selection, Table
 
@@ -45,6 +48,20 @@ class Explained:
     bars: pa.Table
     events: pa.Table
     actions: pa.Table
+    sections: tuple[Section, ...] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """What an operator looked at across instruments: how many members had a bar, how many of them a value, and the own one's place.
+
+    `place` counts from 1, the smallest value; of values that tie it is the mean, and None where there is no own value.
+    """
+
+    text: str
+    members: int | None
+    values: int | None
+    place: float | None
 
 
 def explain(work: Work, instrument: str, ts: datetime) -> Explained:
@@ -60,8 +77,11 @@ def explain(work: Work, instrument: str, ts: datetime) -> Explained:
     seen_events = _revised(work, EVENTS_TABLE, Selection(None, (instrument,), ts - window, ts, work.known_at), EVENTS)
     between = Selection(None, (instrument,), times[0] + timedelta.resolution, ts, work.known_at)
     seen_actions = _revised(work, ACTIONS_TABLE, between if work.plan.adjusted else replace(between, instruments=()), ACTIONS)
-    values = _values(work, seen_bars, seen_events, seen_actions.select(ACTIONS.names))
-    vector = work.vectors(seen_bars.select(BARS.names), Selection(instruments=(instrument,))).to_pylist()[-1]
+    if work.plan.crosses:
+        values, vector, sections = _across(work, instrument, ts)
+    else:
+        values, sections = _values(work, seen_bars, seen_events, seen_actions.select(ACTIONS.names)), ()
+        vector = work.vectors(seen_bars.select(BARS.names), Selection(instruments=(instrument,))).to_pylist()[-1]
     stored = joined(work.store.read(work.table, Selection(work.timeframe, (instrument,), ts, ts, work.known_at)), work.table.schema)
     return Explained(
         instrument,
@@ -73,6 +93,7 @@ def explain(work: Work, instrument: str, ts: datetime) -> Explained:
         seen_bars,
         seen_events,
         seen_actions,
+        sections,
     )
 
 
@@ -88,9 +109,8 @@ def _revised(work: Work, table: Table, selection: Selection, schema: pa.Schema) 
 
 def _values(work: Work, bars: pa.Table, events: pa.Table, actions: pa.Table) -> dict[Expr, tuple[float | None, bool]]:
     """The value of every expression over bars at the last bar, and whether it is an error."""
-    nodes = [node for node in walk(*work.feature_set.roots) if node.domain == ON_BARS and (node.operator or node.name)]
     found: dict[Expr, tuple[float | None, bool]] = {}
-    for node in nodes:  # each a set of its own: an error raises the flag of the whole set
+    for node in _shown(work.feature_set):  # each a set of its own: an error raises the flag of the whole set
         alone = FeatureSet("explained", {"value": node})
         the_plan = plan(alone)
         sorted_bars = sort_bars(bars.select(BARS.names))
@@ -98,6 +118,45 @@ def _values(work: Work, bars: pa.Table, events: pa.Table, actions: pa.Table) -> 
         last = vectors_of(the_plan, panel, work.timeframe, sorted_bars, work.now, "explain", 1).slice(len(bars) - 1).to_pylist()[0]
         found[node] = last["value"], bool(last["quality_flags"])
     return found
+
+
+def _across(
+    work: Work, instrument: str, ts: datetime
+) -> tuple[dict[Expr, tuple[float | None, bool]], dict[str, object], tuple[Section, ...]]:
+    """The value of every expression over bars at the bar, and whether it is an error; its vector; and its sections.
+
+    Each expression is a set of its own, for which the bars of all members are read.
+    """
+
+    def row(feature_set: FeatureSet) -> dict[str, object]:
+        alone = replace(work, feature_set=feature_set)
+        vectors = computed(alone, Part((instrument,), False, 1, ts, ts))
+        if feature_set.crosses:
+            return dict(vectors.to_pylist()[0])
+        return dict(vectors.to_pylist()[-1])
+
+    def value(expr: Expr) -> tuple[float | None, bool]:
+        found = row(FeatureSet("explained", {"value": expr}))
+        return found["value"], bool(found["quality_flags"])  # type: ignore[return-value]  # a number, or missing
+
+    values = {node: value(node) for node in _shown(work.feature_set)}
+    sections = []
+    for node in (node for node in values if node.operator and node.operator.shape in SECTION_SHAPES):
+        whole, x = across_of(node), node.inputs[0]
+        (members, _), (valued, _), (share, _) = (value(of) for of in (whole.count(column("", ON_BARS) + 0), whole.count(x), whole.rank(x)))
+        place = None if share is None or valued is None else round(share * valued * 2) / 2
+        sections.append(Section(expression_text(node), _whole(members), _whole(valued), place))
+    return values, row(work.feature_set), tuple(sections)
+
+
+def _whole(number: float | None) -> int | None:
+    return None if number is None else int(number)
+
+
+def _shown(feature_set: FeatureSet) -> list[Expr]:
+    """The expressions over bars that have a value for a bar."""
+    nodes = [node for node in walk(*feature_set.roots) if node.domain == ON_BARS and (node.operator or node.name)]
+    return [node for node in nodes if not node.name.startswith(GROUP)]
 
 
 def _tree(expr: Expr, values: dict[Expr, tuple[float | None, bool]]) -> Value:

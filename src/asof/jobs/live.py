@@ -1,8 +1,9 @@
 """Keeping vectors up to date: a cycle every so many seconds, each for every feature set and timeframe.
 
 1. What is new to the store is backfilled first: a feature set over a timeframe, or an instrument that is new to the settings.
-2. After that a cycle computes what has changed since the last one (`asof.jobs.following`), which mostly is nothing, or one new bar each.
-3. What fails is told in the log, in the metrics and in the quality log, and the next cycle tries again.
+2. Bars of higher timeframes are made first, of those that have changed (`asof.jobs.resampling`): features may look at them.
+3. After that a cycle computes what has changed since the last one (`asof.jobs.following`), which mostly is nothing, or one new bar each.
+4. What fails is told in the log, in the metrics and in the quality log, and the next cycle tries again.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from asof.calendars import NO_CALENDARS, Calendars
 from asof.errors import BrokerError, NotFound, Stopped, StoreError
 from asof.features.feature_set import FeatureSet
 from asof.jobs.following import Follower
+from asof.jobs.resampling import Resampled, Resampling
 from asof.jobs.work import Report, Work
 from asof.records import UTC
 from asof.stores.store import SPANS, Selection, Store
@@ -44,6 +46,8 @@ class Plan:
     refresh_seconds: float
     latest_refresh_seconds: float = 0.0
     calendars: Calendars = NO_CALENDARS
+    resampled: tuple[tuple[str, str], ...] = ()
+    """Timeframes of bars, and of those that are made of them."""
 
 
 class Published(Protocol):
@@ -109,6 +113,12 @@ class Live:
         """Everything that is to do now. Raises `Stopped` once it is to stop."""
         done, began = Report(), time.perf_counter()
         healthy = True
+        for lower, higher in self.plan.resampled:
+            with self._failures(timeframe=higher) as failed:
+                done += self._resample(
+                    Resampling(self.store, lower, higher, self.clock(), self.plan.calendars, self.plan.instruments, "service")
+                )
+            healthy &= not failed
         for feature_set in self.plan.feature_sets:
             for timeframe in self.plan.timeframes:
                 with self._failures(feature_set, timeframe) as failed:
@@ -160,6 +170,22 @@ class Live:
             done += report
             self._go_on()
         return done
+
+    def _resample(self, job: Resampling) -> Report:
+        """Bring the bars of a higher timeframe up to date."""
+        done, key = Resampled(), (job.lower, job.higher)
+        if key not in self._met:
+            with suppress(NotFound):  # there is nothing yet
+                done = job.begin(self._go_on)
+            self._met.add(key)
+        for piece in job.catch_up():
+            done += piece
+            self._go_on()
+        if done.made or done.withdrawn:
+            changes = done.changes
+            told = {"inserted": changes.inserted, "corrected": changes.corrected, "withdrawn": done.withdrawn}
+            log.info("bars", extra={"timeframe": job.higher, "made_of": job.lower, **told})
+        return Report(next_close=done.next_close)
 
     def _meet(self, follower: Follower) -> Report:
         """The first time: what the store does not have at all."""
