@@ -52,10 +52,7 @@ def _show(feature_set: str, timeframe: str, found: Explained) -> None:
     out.print(root)
     for section in found.sections:
         place = "no place" if section.place is None else f"place {section.place:g}"
-        counts = (
-            f"{section.members or 0} members with a bar, {section.values or 0} with a value" if section.members is not None else "no member"
-        )
-        out.print(f"{escape(section.text)}: {counts}, {place}")
+        out.print(f"{escape(section.text)}: {place} among {section.values} values of {section.members} members")
     if found.stored is None:
         out.print("[yellow]no vector of this bar is stored[/]")
     before = max(0, len(found.bars) - LAST_BARS)

@@ -16,7 +16,7 @@ from asof.config import load_settings
 from asof.errors import DefinitionError
 from asof.feature_store import connect
 from asof.features.feature_set import FeatureSet
-from asof.jobs.leakcheck import CUTS, MOST_BARS, ROUNDING, Checkable, Finding, Leakcheck, bits, stored
+from asof.jobs.leakcheck import CUTS, MOST_BARS, ROUNDING, Checkable, Finding, Leakcheck, bits, stored, stored_memberships
 from asof.jobs.leakcheck import leakcheck as check
 from asof.jobs.variations import CHECKS
 from asof.operators import OPERATORS, STAGED_SHAPES, Operator
@@ -52,11 +52,12 @@ def leakcheck(
         raise typer.BadParameter("say which of the store's bars to take, such as --timeframe 1d", param_hint="--timeframe")
     machine = (operator for operator in OPERATORS if operator.shape not in STAGED_SHAPES)
     chosen = [*_chosen(what or []), *(machine if operators else ())]
-    given, calendars = _given(timeframe, instrument, bars, seed, store)
+    given, memberships, calendars = _given(timeframe, instrument, bars, seed, store)
     with progress("leakcheck", as_json) as step:
         found = check(
             chosen,
             *given,
+            memberships=memberships,
             timeframe=timeframe,
             calendars=calendars,
             frame=frame,
@@ -94,12 +95,13 @@ def _checkable(found: object, text: str) -> Checkable:
 
 def _given(
     timeframe: str | None, instruments: list[str] | None, bars: int, seed: int, store: str | None
-) -> tuple[tuple[pa.Table, ...], dict[str, str]]:
-    """Bars, events and actions of the store, with this project's calendars; nothing where made-up ones are to be taken."""
+) -> tuple[tuple[pa.Table, ...], pa.Table | None, dict[str, str]]:
+    """Bars, events and actions of the store, its memberships, and this project's calendars; nothing where made-up ones are to be taken."""
     if timeframe is None:
-        return (), {}
+        return (), None, {}
     with connect(store, create=False) as opened:
-        return stored(opened.store, timeframe, tuple(instruments or ()) or None, bars, seed), opened.settings.calendars
+        given = stored(opened.store, timeframe, tuple(instruments or ()) or None, bars, seed)
+        return given, stored_memberships(opened.store), opened.settings.calendars
 
 
 def _facts(found: Leakcheck) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import pyarrow as pa
 
@@ -55,12 +56,13 @@ class Explained:
 class Section:
     """What an operator looked at across instruments: how many members had a bar, how many of them a value, and the own one's place.
 
-    `place` counts from 1, the smallest value; of values that tie it is the mean, and None where there is no own value.
+    `place` counts from 1, the smallest value; of values that tie it is the mean, and None where there is no own value. For an instrument
+    that is no member all are 0 or None.
     """
 
     text: str
-    members: int | None
-    values: int | None
+    members: int
+    values: int
     place: float | None
 
 
@@ -107,9 +109,9 @@ def _revised(work: Work, table: Table, selection: Selection, schema: pa.Schema) 
     return joined(work.store.read(with_known, selection), with_known.schema)
 
 
-def _values(work: Work, bars: pa.Table, events: pa.Table, actions: pa.Table) -> dict[Expr, tuple[float | None, bool]]:
+def _values(work: Work, bars: pa.Table, events: pa.Table, actions: pa.Table) -> dict[Expr, Valued]:
     """The value of every expression over bars at the last bar, and whether it is an error."""
-    found: dict[Expr, tuple[float | None, bool]] = {}
+    found: dict[Expr, Valued] = {}
     for node in _shown(work.feature_set):  # each a set of its own: an error raises the flag of the whole set
         alone = FeatureSet("explained", {"value": node})
         the_plan = plan(alone)
@@ -120,37 +122,32 @@ def _values(work: Work, bars: pa.Table, events: pa.Table, actions: pa.Table) -> 
     return found
 
 
-def _across(
-    work: Work, instrument: str, ts: datetime
-) -> tuple[dict[Expr, tuple[float | None, bool]], dict[str, object], tuple[Section, ...]]:
-    """The value of every expression over bars at the bar, and whether it is an error; its vector; and its sections.
+Valued = tuple[float | None, bool]
+"""The value of an expression, None where it is missing, and whether it is an error."""
+
+
+def _across(work: Work, instrument: str, ts: datetime) -> tuple[dict[Expr, Valued], dict[str, Any], tuple[Section, ...]]:
+    """The value of every expression over bars at the bar, its vector, and its sections.
 
     Each expression is a set of its own, for which the bars of all members are read.
     """
 
-    def row(feature_set: FeatureSet) -> dict[str, object]:
-        alone = replace(work, feature_set=feature_set)
-        vectors = computed(alone, Part((instrument,), False, 1, ts, ts))
-        if feature_set.crosses:
-            return dict(vectors.to_pylist()[0])
+    def row(feature_set: FeatureSet) -> dict[str, Any]:
+        vectors = computed(replace(work, feature_set=feature_set), Part((instrument,), False, 1, ts, ts))
         return dict(vectors.to_pylist()[-1])
 
-    def value(expr: Expr) -> tuple[float | None, bool]:
+    def value(expr: Expr) -> Valued:
         found = row(FeatureSet("explained", {"value": expr}))
-        return found["value"], bool(found["quality_flags"])  # type: ignore[return-value]  # a number, or missing
+        return found["value"], bool(found["quality_flags"])
 
     values = {node: value(node) for node in _shown(work.feature_set)}
     sections = []
     for node in (node for node in values if node.operator and node.operator.shape in SECTION_SHAPES):
         whole, x = across_of(node), node.inputs[0]
-        (members, _), (valued, _), (share, _) = (value(of) for of in (whole.count(column("", ON_BARS) + 0), whole.count(x), whole.rank(x)))
+        members, valued, share = (value(of)[0] for of in (whole.count(column("", ON_BARS) + 0), whole.count(x), whole.rank(x)))
         place = None if share is None or valued is None else round(share * valued * 2) / 2
-        sections.append(Section(expression_text(node), _whole(members), _whole(valued), place))
+        sections.append(Section(expression_text(node), int(members or 0), int(valued or 0), place))
     return values, row(work.feature_set), tuple(sections)
-
-
-def _whole(number: float | None) -> int | None:
-    return None if number is None else int(number)
 
 
 def _shown(feature_set: FeatureSet) -> list[Expr]:
@@ -159,7 +156,7 @@ def _shown(feature_set: FeatureSet) -> list[Expr]:
     return [node for node in nodes if not node.name.startswith(GROUP)]
 
 
-def _tree(expr: Expr, values: dict[Expr, tuple[float | None, bool]]) -> Value:
+def _tree(expr: Expr, values: dict[Expr, Valued]) -> Value:
     """An expression over bars and those that it is made of; columns of events have no value for a bar."""
     value, error = values[expr]
     parts = tuple(_tree(part, values) for part in expr.inputs if part in values)

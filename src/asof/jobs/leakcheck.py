@@ -29,17 +29,18 @@ from asof.errors import DataError, DefinitionError, NotFound, did_you_mean
 from asof.features.feature_set import FeatureSet
 from asof.jobs.adjusting import NO_ACTIONS
 from asof.jobs.compute import distinct, one_timeframe, usable
+from asof.jobs.members import NO_MEMBERSHIPS
 from asof.jobs.panels import merge_enrichments
 from asof.jobs.subjects import FRAMES, Column, Function, FunctionSubject, Grid, SetSubject, Subject, set_around
 from asof.jobs.variations import CHECKS, STARTS, Inquiry, Pair
 from asof.jobs.work import joined
 from asof.jobs.worlds import World
 from asof.operators import Operator
-from asof.records import ACTIONS, BARS, EVENTS, ArrowStream, Bools
-from asof.sources.canonical import actions_of, bars_of, events_of
+from asof.records import ACTIONS, BARS, EVENTS, MEMBERSHIPS, ArrowStream, Bools
+from asof.sources.canonical import actions_of, bars_of, events_of, memberships_of
 from asof.sources.columns import ColumnMapping
 from asof.sources.sample import make_sample
-from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, Selection, Store
+from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, MEMBERSHIPS_TABLE, Selection, Store
 from asof.timeframes import timeframe as timeframe_micros
 
 Checkable = FeatureSet | Operator | Function
@@ -105,6 +106,7 @@ def leakcheck(
     events: ArrowStream | None = None,
     actions: ArrowStream | None = None,
     *,
+    memberships: ArrowStream | None = None,
     timeframe: str | None = None,
     timezone: str | None = None,
     calendars: Mapping[str, str] | None = None,
@@ -118,8 +120,9 @@ def leakcheck(
 ) -> Leakcheck:
     """Look for leaks in feature sets, operators, and functions over data frames, for every row and feature.
 
-    `bars`, `events` and `actions` are as for `asof.compute`; without bars, made-up daily ones with events are taken. Everything is computed
-    some hundred times, so a few instruments and some hundred bars of each are enough. The same `seed` varies the data in the same way.
+    `bars`, `events`, `actions` and `memberships` are as for `asof.compute`; without bars, made-up daily ones with events are taken.
+    Everything is computed some hundred times, so a few instruments and some hundred bars of each are enough. The same `seed` varies the
+    data in the same way.
 
     An operator is checked on prices, returns or events, with small parameters. A function is called with bars as a `frame` ("pandas",
     "polars" or "arrow"), and with events too where it has a parameter `events`; it returns a frame with `instrument_id`, `ts` (the open of
@@ -133,7 +136,11 @@ def leakcheck(
     known = Calendars(calendars or {})
     subjects = [_subject(given, known, frame, lookback, tolerance) for given in chosen]
     checks = _chosen(tuple(skip))
-    world = _world(bars, events, actions, timeframe, timezone, known)
+    told = NO_MEMBERSHIPS
+    if memberships is not None:
+        mapping = ColumnMapping(timezone=timezone)
+        told = distinct(usable(memberships_of(pa.table(memberships), mapping), "memberships"), MEMBERSHIPS_TABLE)
+    world = replace(_world(bars, events, actions, timeframe, timezone, known), memberships=told)
     findings, unseen = list[Finding](), list[str]()
     compared, total = 0, len(subjects) * len(checks) * len(world.bars)
     for subject in subjects:
@@ -172,6 +179,11 @@ def stored(
     around = Selection(None, names, ends["min"] - EVENTS_BEFORE, ends["max"])
     actions = joined(store.read(ACTIONS_TABLE, Selection(None, names, ends["min"], ends["max"])), ACTIONS)
     return found, joined(store.read(EVENTS_TABLE, around), EVENTS), actions
+
+
+def stored_memberships(store: Store) -> pa.Table:
+    """All memberships of a store."""
+    return joined(store.read(MEMBERSHIPS_TABLE, Selection()), MEMBERSHIPS)
 
 
 def _last(store: Store, timeframe: str, instrument: str, bars: int) -> pa.Table:

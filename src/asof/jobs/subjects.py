@@ -105,6 +105,11 @@ class Subject(Protocol):
         """The relative difference that is rounding, where the data begins elsewhere or the work is split."""
         ...
 
+    @property
+    def across(self) -> int:
+        """How many bars of other instruments a row may depend on; 0 where it looks at no other, or nothing tells."""
+        ...
+
     def answer(self, world: World, grid: Grid) -> Answer:
         """The features of a world."""
         ...
@@ -133,6 +138,12 @@ class SetSubject:
         """That of its longest window."""
         return self.feature_set.event_window
 
+    @property
+    def across(self) -> int:
+        """As many as all stages look at, one after the other."""
+        nodes = [node for stage in self._plan.stages for node in stage.nodes] if self._plan.crosses else []
+        return sum(node.lookback + max(node.looked_at.values(), default=0) for node in nodes) + self.lookback * bool(nodes)
+
     @cached_property
     def _plan(self) -> Plan:
         return plan(self.feature_set)
@@ -140,7 +151,7 @@ class SetSubject:
     def answer(self, world: World, grid: Grid, threads: int = 1, rows: int | None = None) -> Answer:
         """Every compared column of its vectors."""
         found, seen = sort_bars(world.bars), sort_events(world.events)
-        panel = panel_of(self._plan, world.timeframe, found, seen, self.calendars, world.actions)
+        panel = panel_of(self._plan, world.timeframe, found, seen, self.calendars, world.actions, memberships=world.memberships)
         made = (datetime.now(UTC), "leakcheck", threads, self.calendars, rows)
         vectors = vectors_of(self._plan, panel, world.timeframe, found, *made)
         names = vectors_table(self.feature_set).compared
@@ -164,6 +175,7 @@ class FunctionSubject:
     lookback: int | None
     tolerance: float
     event_window: int | None = None
+    across: int = 0
 
     def answer(self, world: World, grid: Grid) -> Answer:
         """What the function makes of the world. Raises `DefinitionError` where it fails, `DataError` where it gives no such table."""

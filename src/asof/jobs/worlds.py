@@ -5,7 +5,7 @@ All times are microseconds since 1970. What is known at a moment are the bars av
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from asof.calendars import NO_CALENDARS, Calendars
 from asof.engine.panel import Floats, Ints
 from asof.jobs.adjusting import NO_ACTIONS
+from asof.jobs.members import NO_MEMBERSHIPS, since
 from asof.jobs.panels import sort_bars
 from asof.records import BARS, EVENTS, PRICES, UTC, Bools, floats, micros
 from asof.timeframes import timeframe as timeframe_micros
@@ -26,7 +27,7 @@ ARRIVAL = [(name, "ascending") for name in ("enriched_at_utc", "instrument_id", 
 
 @dataclass(frozen=True)
 class World:
-    """Bars by instrument and time, each with its `available_at`, events by arrival, one row for each instrument, and actions.
+    """Bars by instrument and time, each with its `available_at`, events by arrival, one row for each instrument, actions, memberships.
 
     All in their canonical schemas. An action is known from its ex-date on.
     """
@@ -35,17 +36,24 @@ class World:
     events: pa.Table
     timeframe: str
     actions: pa.Table = field(default_factory=lambda: NO_ACTIONS)
+    memberships: pa.Table = field(default_factory=lambda: NO_MEMBERSHIPS)
 
     @classmethod
     def of(
-        cls, bars: pa.Table, events: pa.Table, timeframe: str, calendars: Calendars = NO_CALENDARS, actions: pa.Table = NO_ACTIONS
+        cls,
+        bars: pa.Table,
+        events: pa.Table,
+        timeframe: str,
+        calendars: Calendars = NO_CALENDARS,
+        actions: pa.Table = NO_ACTIONS,
+        memberships: pa.Table = NO_MEMBERSHIPS,
     ) -> World:
         """The world of usable records: a bar that does not say when it became available did at its close."""
         found = sort_bars(bars)
         closes = pa.chunked_array([pa.array(found.closes(timeframe, calendars)).cast(UTC)])
         told = pc.coalesce(found.table["available_at"], closes)
         place = BARS.get_field_index("available_at")
-        return cls(found.table.set_column(place, BARS.field(place), told), events.sort_by(ARRIVAL), timeframe, actions)
+        return cls(found.table.set_column(place, BARS.field(place), told), events.sort_by(ARRIVAL), timeframe, actions, memberships)
 
     @property
     def opens(self) -> Ints:
@@ -81,7 +89,8 @@ class World:
 
     def known(self, at: int) -> World:
         """What was known at a moment: the future is cut off."""
-        acted = replace(self, actions=self.actions.filter(pa.array(micros(self.actions["ts"]) <= at)))
+        told = self.memberships.filter(pa.array(since(self.memberships) <= at))
+        acted = replace(self, actions=self.actions.filter(pa.array(micros(self.actions["ts"]) <= at)), memberships=told)
         return acted.kept(self.available <= at, self.enriched <= at)
 
     def since(self, start: int) -> World:
@@ -107,8 +116,24 @@ class World:
             self.events,
             {n: np.where(unseen, random.uniform(*span, len(unseen)), floats(self.events[n])) for n, span in scores.items()},
         )
-        other = replace(self, bars=bars, events=events)
+        other = replace(self, bars=bars, events=events, memberships=self._other_members(at, random))
         return other.kept(~later | (random.random(len(later)) > 0.1), ~unseen | (random.random(len(unseen)) > 0.1))
+
+    def _other_members(self, at: int, random: np.random.Generator) -> pa.Table:
+        """The memberships that were known at `at`, and half of those that come after it."""
+        kept = (since(self.memberships) <= at) | (random.random(len(self.memberships)) < 0.5)
+        return self.memberships.filter(pa.array(kept))
+
+    def renamed(self, names: Mapping[str, str]) -> World:
+        """The same world, whose instruments have other names, and so another order."""
+
+        def rename(table: pa.Table) -> pa.Table:
+            place = table.schema.get_field_index("instrument_id")
+            column = pa.array([names.get(name, name) for name in table["instrument_id"].to_pylist()], pa.string())
+            return table.set_column(place, table.schema.field(place), column)
+
+        bars, events, actions, memberships = map(rename, (self.bars, self.events, self.actions, self.memberships))
+        return World(sort_bars(bars).table, events.sort_by(ARRIVAL), self.timeframe, actions, memberships)
 
     def shuffled(self, at: int, random: np.random.Generator) -> World:
         """The same future after `at` in another order: what its bars and events hold changes places."""
