@@ -92,5 +92,7 @@ def _set_of(operator: Operator) -> FeatureSet:
     return FeatureSet("under_law", made, {f"flag_{name}": e > 0 for name, e in list(made.items())[:3]})
 
 
-SUBJECTS = {operator.key: _set_of(operator) for operator in RUN} | dict(SHIPPED)
-"""What the laws are held against: a feature set around each operator, and every shipped one."""
+SUBJECTS = {operator.key: _set_of(operator) for operator in RUN} | {
+    name: shipped for name, shipped in SHIPPED.items() if not shipped.crosses
+}
+"""What the laws are held against: a feature set around each operator, and every shipped one that looks at one instrument alone."""

@@ -11,12 +11,15 @@ MASK = 0xFFFFFFFF
 def exact_sum(x):
     """The exact sum of the values, rounded once, whatever their order.
 
-    They are written as whole numbers of 96 bits, in three limbs of 32, scaled to the largest of them. Where one does not fit, which is
+    Infinite where one of them is not finite. They are written as whole numbers of 96 bits, in three limbs of 32, scaled to the largest of them. Where one does not fit, which is
     rare, `total` adds them up.
     """
-    largest = 0.0
+    largest, off = 0.0, 0.0
     for i in range(len(x)):
         largest = max(largest, abs(x[i]))
+        off += x[i] - x[i]
+    if off != 0.0:
+        return math.inf
     exponent = math.frexp(largest)[1]
     if not -900 < exponent < 900 or len(x) >= 2097152:
         return total(x)

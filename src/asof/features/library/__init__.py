@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from asof.features.feature_set import FeatureSet
-from asof.features.library import alpha, ta_v1
+from asof.features.library import alpha, cross_v1, ta_v1
 from asof.features.library.fs_v1 import fs_v1
 
 
@@ -31,5 +31,13 @@ class Shipped(Mapping[str, FeatureSet]):
         return version in self._builders
 
 
-SHIPPED = Shipped({"fs_v1": lambda: fs_v1, "ta_v1": ta_v1.build, "alpha158": alpha.build_alpha158, "alpha360": alpha.build_alpha360})
+SHIPPED = Shipped(
+    {
+        "fs_v1": lambda: fs_v1,
+        "ta_v1": ta_v1.build,
+        "alpha158": alpha.build_alpha158,
+        "alpha360": alpha.build_alpha360,
+        "cross_v1": cross_v1.build,
+    }
+)
 """Every shipped set in its default form."""
