@@ -16,11 +16,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Settings:
-    """What a benchmark is told: how large its data is, how often everything runs, and a folder that it may fill."""
+    """What a benchmark is told: how large its data is, how often everything runs, a folder that it may fill, and where a picture goes."""
 
     scale: float
     repeat: int
     folder: Path
+    picture: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import importlib.util
 import json
 import os
 import platform
@@ -23,6 +24,7 @@ from pathlib import Path
 import alpha158
 import backfill
 import cold
+import cross
 import cycle
 import events
 import fs_v1
@@ -39,6 +41,7 @@ import asof
 BENCHMARKS: dict[str, Callable[[Settings], Result]] = {
     "fs_v1": fs_v1.run,
     "alpha158": alpha158.run,
+    "cross": cross.run,
     "join": join.run,
     "backfill": backfill.run,
     "postgres_write": postgres_io.write,
@@ -70,7 +73,7 @@ def main() -> None:
     results = {}
     for name in chosen.only or BENCHMARKS:
         with _work_folder() as folder:
-            results[name] = BENCHMARKS[name](Settings(chosen.scale, chosen.repeat, folder))
+            results[name] = BENCHMARKS[name](Settings(chosen.scale, chosen.repeat, folder, chosen.picture))
         print(f"\n{_as_text(results[name])}", flush=True)
     if chosen.json:
         found = {name: dataclasses.asdict(result) for name, result in results.items()}
@@ -88,11 +91,20 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--repeat", type=_positive(int), default=3, help="rounds; the median counts")
     parser.add_argument("--json", type=_absolute, help="write the figures there")
     parser.add_argument("--markdown", type=_absolute, help=f"write the figures into that page, between {BEGIN} and {END}")
+    parser.add_argument("--picture", type=_picture, help="draw the histogram of `stream` there, a .png or .svg; needs matplotlib")
     return parser.parse_args()
 
 
 def _absolute(text: str) -> Path:
     return Path(text).absolute()
+
+
+def _picture(text: str) -> Path:
+    if not text.endswith((".png", ".svg")):
+        raise argparse.ArgumentTypeError(f"{text} is neither a .png nor a .svg")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise argparse.ArgumentTypeError('a picture needs matplotlib: pip install "asof[plot]"')
+    return _absolute(text)
 
 
 def _positive(kind: type[int] | type[float]) -> Callable[[str], int | float]:

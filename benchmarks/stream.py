@@ -1,7 +1,7 @@
 """From a bar at the broker to its vector in the topic and in PostgreSQL: `asof run --mode stream`, at a steady rate of bars.
 
 Each second so many one-minute bars are written, evenly, and each is timed from being given to the producer until its vector is read from
-the topic, which is after it was stored. Broker, database, service, producer and reader share the machine.
+the topic, which is after it was stored. Broker, database, service, producer and reader share the machine. `--picture` draws the histogram.
 """
 
 from __future__ import annotations
@@ -34,14 +34,18 @@ EDGES = (0, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 1_000_000)
 def run(settings: Settings) -> Result:
     """Measure it."""
     seconds = max(1, round(SECONDS * settings.scale))
-    figures, notes, best = [], [], {}
+    figures, notes, best, drawn = [], [], {}, {}
     with private_server() as postgres, brokers.mocked() if brokers.missing() else brokers.private() as kafka:
         for rate in RATES if settings.scale >= 0.1 else RATES[:1]:
             found = _latencies(kafka, postgres.database(), settings.folder / f"service-{rate}", rate, seconds)
             p50, p99 = np.quantile(found, [0.5, 0.99])
-            best[rate] = float(p99)
+            best[rate], drawn[rate] = float(p99), found
             figures.append(Figure(f"{rate:,} bars/s", float(p50), value=f"p99 {p99 * 1000:.0f} ms", note=_drawn(found)))
             notes += [] if len(found) == rate * seconds else [f"at {rate} bars/s {len(found)} vectors of {rate * seconds} came"]
+    if settings.picture:
+        from histogram import draw  # noqa: PLC0415  # matplotlib is an extra
+
+        draw(drawn, settings.picture)
     last = max(best)
     return Result(
         f"a bar at the broker to its vector in the topic and in PostgreSQL, {INSTRUMENTS} instruments, medians",

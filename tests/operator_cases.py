@@ -4,7 +4,7 @@ An oracle is an independent definition over lists, not a copy of the kernel. Wha
 
 - ROW: one finite number for each input; LOGIC: one number for each, `None` where missing, `ERROR` for an error;
 - SERIES: the whole window of each input, oldest first; RAW: all values so far, missing ones and errors among them;
-- PRESENT: the values of the window that are there, oldest first, without the window's length and `min_count`;
+- PRESENT: the values of the window that are there (of bars that have all), oldest first, without its length and `min_count`;
 - SUM, MOMENT and WINDOW: the events' values, oldest first; COUNT: the same, missing ones and errors among them.
 
 The parameters follow. An answer is a number, `None` or `ERROR`; what overflows or divides by zero is an error.
@@ -175,6 +175,15 @@ def bars_since(x: Sequence[Answer], n: int) -> Answer:
     return None
 
 
+def cumulative(x: Sequence[Answer], within: Sequence[Answer], n: int) -> Answer:
+    now, run = within[-1], 0
+    while run < len(x) and within[-1 - run] == now:
+        run += 1
+    if now is None or run == len(x) or run > n or None in x[-run:]:
+        return None
+    return ERROR if now == ERROR or ERROR in map(abs, x[-run:]) else left_to_right(x[-run:])  # type: ignore[arg-type]  # none is None
+
+
 RUN = tuple(o for o in OPERATORS if o.shape not in STAGED_SHAPES)
 """The operators that the machine runs; the staged ones have tests of their own."""
 
@@ -211,6 +220,7 @@ CASES: dict[str, Case] = {
     "std/1": Case(lambda x, n, ddof: _spread_root(x, ddof), scale=biggest),
     "min/1": Case(lambda x, n: min(x), bits=True),
     "max/1": Case(lambda x, n: max(x), bits=True),
+    "cumulative/2": Case(cumulative, bits=True),
     "bars_since/1": Case(bars_since, bits=True),
     "median/1": Case(lambda x, n: statistics.median(x) + 0.0, bits=True),
     "quantile/1": Case(lambda x, n, q: quantile(x, q), scale=biggest),
@@ -232,6 +242,8 @@ CASES: dict[str, Case] = {
     "present.mean/1": Case(lambda x: left_to_right(x) / len(x), bits=True),
     "present.var/1": Case(_spread, scale=biggest_square),
     "present.std/1": Case(_spread_root, scale=biggest),
+    "present.cov/2": Case(lambda x, y, ddof: covariance(x, y, len(x) - ddof), scale=products),
+    "present.corr/2": Case(lambda x, y: corr(x, y, len(x)), scale=one),
     "present.min/1": Case(min, bits=True),
     "present.max/1": Case(max, bits=True),
     "present.median/1": Case(lambda x: statistics.median(x) + 0.0, bits=True),

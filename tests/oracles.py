@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 import talib
 from numpy.typing import NDArray
+from pandas.api.typing import SeriesGroupBy
 
+from asof import FeatureSet, across, compute
 from asof.engine.trial import tried
 from asof.features.expression import Expr, bars
 from asof.features.library import SHIPPED
@@ -158,6 +160,22 @@ def rose_since(t: Table) -> Floats:
     return np.where(since < 30, since, np.nan)
 
 
+def pairs_from_the_start(t: Table, other: str, *, share: bool) -> Floats:
+    """The covariance, or as a share the correlation, of the last 20 closes or as many as there are with another column; missing below 3."""
+    v, w = (windows(np.concatenate([np.full(17, np.nan), t[name]]), 20) for name in ("close", other))
+    v, w = (x - np.nanmean(x, axis=1, keepdims=True) for x in (v, w))
+    both = np.nansum(v * w, axis=1)
+    found = both / np.sqrt(np.nansum(v * v, axis=1) * np.nansum(w * w, axis=1)) if share else both / (np.isfinite(v).sum(axis=1) - 1)
+    return np.concatenate([np.full(2, np.nan), found.astype(np.float64)])
+
+
+def volume_of_the_run(t: Table) -> Floats:
+    """The volume since the close last began to rise, or stopped to."""
+    rises = pd.Series(np.where(np.arange(len(t["close"])) > 0, np.diff(t["close"], prepend=np.nan) > 0, np.nan))
+    runs = (rises != rises.shift()).cumsum()
+    return np.where(rises.isna(), np.nan, pd.Series(t["volume"]).groupby(runs).cumsum())
+
+
 def drift_free(o: Floats, h: Floats, lo: Floats, c: Floats) -> Floats:
     """Rogers and Satchell's variance."""
     return (np.log(h / c) * np.log(h / o) + np.log(lo / c) * np.log(lo / o)).mean(axis=1)
@@ -188,6 +206,7 @@ OPERATORS: dict[str, Oracle] = {
     "maximum": Oracle(X.maximum(bars.open), "NumPy", lambda t: np.maximum(t["close"], t["open"]), EXACT),
     "minimum": Oracle(X.minimum(bars.open), "NumPy", lambda t: np.minimum(t["close"], t["open"]), EXACT),
     "bars_since": Oracle((X.lag(1) < X).bars_since(30), PANDAS, rose_since, EXACT, gaps=True),
+    "cumulative": Oracle(Y.cumulative(X.lag(1) < X, 500), PANDAS, volume_of_the_run),
     "median": Oracle(X.median(20), PANDAS, pandas_of(lambda s: s.rolling(20).median()), EXACT),
     "quantile": Oracle(X.quantile(20, 0.8), LONG, rolled(lambda w: np.quantile(w, 0.8, axis=1), 20, "close")),
     "rank": Oracle(X.rank(20), PANDAS, pandas_of(lambda s: s.rolling(20).rank(pct=True)), EXACT),
@@ -211,6 +230,8 @@ OPERATORS: dict[str, Oracle] = {
     "std, min_count": Oracle(X.std(20, min_count=3), LONG, from_the_start(np.nanstd), unit="close"),
     "min, min_count": Oracle(X.min(20, min_count=3), PANDAS, pandas_of(lambda s: s.rolling(20, min_periods=3).min()), EXACT),
     "max, min_count": Oracle(X.max(20, min_count=3), PANDAS, pandas_of(lambda s: s.rolling(20, min_periods=3).max()), EXACT),
+    "cov, min_count": Oracle(X.cov(bars.open, 20, min_count=3), LONG, lambda t: pairs_from_the_start(t, "open", share=False), unit="close"),
+    "corr, min_count": Oracle(X.corr(Y, 20, min_count=3), LONG, lambda t: pairs_from_the_start(t, "volume", share=True), unit=1.0),
     "median, min_count": Oracle(X.median(20, min_count=3), PANDAS, pandas_of(lambda s: s.rolling(20, min_periods=3).median()), EXACT),
     "quantile, min_count": Oracle(
         X.quantile(20, 0.8, min_count=3), PANDAS, pandas_of(lambda s: s.rolling(20, min_periods=3).quantile(0.8))
@@ -388,6 +409,106 @@ def golden_differences(folder: Path) -> Iterator[tuple[str, str, float, float, i
         ours = np.array([np.nan if v is None else v for v in tried(expression, **table)])
         both = np.isfinite(ours) & np.isfinite(theirs)
         yield indicator, field, float(np.abs(ours - theirs)[both].max() / np.abs(theirs[both]).max()), bound, int(both.sum())
+
+
+WEEK = bars.close / bars.close.lag(5) - 1
+EVERYBODY, SECTOR = across(), across(by="sector")
+
+
+def of_days(function: Callable[[SeriesGroupBy], pd.Series], *, sector: bool = False) -> Callable[[pd.DataFrame], pd.Series]:
+    """A function of the values `x` of each day, or of each day and sector."""
+    return lambda f: function(f.groupby(["ts", "sector"] if sector else "ts").x)
+
+
+def held_between(f: pd.DataFrame) -> pd.Series:
+    day = f.groupby("ts").x
+    return f.x.clip(day.transform(lambda x: x.quantile(0.05)), day.transform(lambda x: x.quantile(0.95)))
+
+
+def fifths(f: pd.DataFrame) -> pd.Series:
+    """Which fifth of a day's values each is in, by how many are smaller."""
+    day = f.groupby("ts").x
+    smaller, there = day.rank(method="min") - 1, day.transform("count")
+    return 1 + (smaller * 5) // there
+
+
+def residuals(f: pd.DataFrame) -> pd.Series:
+    """What NumPy's least squares of `x` over the logarithm of the volume leave of each day."""
+    left = pd.Series(np.nan, f.index)
+    for _, day in f.assign(log=np.log(f.volume.where(f.volume > 0)))[["ts", "x", "log"]].dropna().groupby("ts"):
+        if day.log.nunique() > 1:
+            sides = np.column_stack([day.log - day.log.mean(), np.ones(len(day))])
+            left[day.index] = day.x - sides @ np.linalg.lstsq(sides, day.x, rcond=None)[0]
+    return left
+
+
+@dataclass(frozen=True)
+class AcrossOracle:
+    """An expression across instruments, what pandas makes of a frame with `ts`, `sector`, `volume` and `x`, and how far they may be apart.
+
+    Differences are parts of 1, for returns are small beside it.
+    """
+
+    expression: Expr
+    function: Callable[[pd.DataFrame], pd.Series]
+    bound: float = FINITE
+    source: str = PANDAS
+
+
+ACROSS: dict[str, AcrossOracle] = {
+    "rank": AcrossOracle(EVERYBODY.rank(WEEK), of_days(lambda x: x.rank(pct=True)), EXACT),
+    "rank, by": AcrossOracle(SECTOR.rank(WEEK), of_days(lambda x: x.rank(pct=True), sector=True), EXACT),
+    "quantile": AcrossOracle(EVERYBODY.quantile(WEEK, 5), fifths, EXACT),
+    "winsorize": AcrossOracle(EVERYBODY.winsorize(WEEK, 0.05, 0.95), held_between),
+    "demean": AcrossOracle(EVERYBODY.demean(WEEK), lambda f: f.x - f.groupby("ts").x.transform("mean")),
+    "demean, by": AcrossOracle(SECTOR.demean(WEEK), lambda f: f.x - f.groupby(["ts", "sector"]).x.transform("mean")),
+    "zscore": AcrossOracle(EVERYBODY.zscore(WEEK), of_days(lambda x: (x.obj.x - x.transform("mean")) / x.transform("std"))),
+    "scale": AcrossOracle(EVERYBODY.scale(WEEK), lambda f: f.x / f.x.abs().groupby(f.ts).transform("sum")),
+    "neutralise": AcrossOracle(EVERYBODY.neutralise(WEEK, bars.volume.log()), residuals, source="NumPy"),
+    "count": AcrossOracle(EVERYBODY.count(WEEK), of_days(lambda x: x.transform("count")), EXACT),
+    "mean": AcrossOracle(EVERYBODY.mean(WEEK), of_days(lambda x: x.transform("mean"))),
+    "std": AcrossOracle(EVERYBODY.std(WEEK), of_days(lambda x: x.transform("std"))),
+}
+"""The operators across instruments, of the returns of five days."""
+
+
+def markets(folder: Path) -> Iterator[pd.DataFrame]:
+    """Closes and volumes of real stocks by instrument and day: 44 over years, and 320 as they were first published."""
+    stocks = pd.read_parquet(folder / "daily" / "stocknet_prices.parquet")
+    yield market_of(stocks.rename(columns={"ticker": "instrument_id", "ts_open_utc": "ts"}))
+    published = pd.read_parquet(folder / "pit" / "pystock_prices_asof.parquet")
+    published = published.assign(instrument_id=published.ticker, ts=pd.to_datetime(published.trade_date, utc=True))
+    yield market_of(published.sort_values("published_at_utc", kind="stable").drop_duplicates(["instrument_id", "ts"]))
+
+
+def market_of(frame: pd.DataFrame) -> pd.DataFrame:
+    frame = frame[["instrument_id", "ts", "close", "volume"]].sort_values(["instrument_id", "ts"], ignore_index=True)
+    frame["close"] = frame.close.where(frame.close > 0)
+    frame["x"] = frame.close / frame.groupby("instrument_id").close.shift(5) - 1
+    frame["sector"] = np.array(["even", "odd"])[frame.instrument_id.str.len() % 2]
+    return frame
+
+
+def across_differences(folder: Path) -> Iterator[tuple[str, float, float, int]]:
+    """Of each operator across instruments: its largest difference, how large it may be, and of how many values."""
+    chosen = FeatureSet("across", {f"x{k}": oracle.expression for k, oracle in enumerate(ACROSS.values())})
+    apart = dict.fromkeys(ACROSS, (0.0, 0))
+    for market in markets(folder):
+        names = market.drop_duplicates("instrument_id")
+        members = {"instrument_id": names.instrument_id, "scheme": "sector", "ts": pd.Timestamp("2000-01-01", tz="UTC")}
+        made = compute(chosen, market, memberships=pd.DataFrame(members | {"value": names.sector}), timeframe="1d").to_pandas()
+        for k, (name, oracle) in enumerate(ACROSS.items()):
+            ours, theirs = made[f"x{k}"].to_numpy(np.float64), oracle.function(market).to_numpy(np.float64)
+            both = np.isfinite(ours) & np.isfinite(theirs)
+            assert name.startswith(FOR_ALL) or (np.isfinite(ours) == np.isfinite(theirs)).all(), f"{name}: not missing where pandas is"
+            most, values = apart[name]
+            apart[name] = max(most, float(np.abs(ours - theirs)[both].max())), values + int(both.sum())
+    for name, (most, values) in apart.items():
+        yield name, most, ACROSS[name].bound, values
+
+
+FOR_ALL = ("count", "mean", "std")
+"""The operators that answer the same for every member, also for those without a value."""
 
 
 def alpha158_of_pandas(t: Table) -> pd.DataFrame:

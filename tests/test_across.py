@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,6 +27,7 @@ from asof.features.library import SHIPPED
 from asof.operators import Operator
 from asof.operators.sums import exact_sum
 from asof.sources.sample import make_sample
+from tests.oracles import ACROSS, across_differences
 
 gain = bars.close / bars.close.lag(2) - 1
 index, within = across("index"), across("index", by="sector")
@@ -41,12 +41,13 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "a constant": (lambda: index.rank(1), "rank looks at an expression over bars, not at 1"),
     "events": (lambda: index.rank(events.window("1h").sentiment), "not at events (reduce them first, such as .mean())"),
     "higher bars": (lambda: index.rank(bars.every("1h").close), "not at those of 1h (take .latest() of them first)"),
-    "no number of buckets": (lambda: index.bucket(gain), "bucket takes across(...).bucket(x, n): n is not given"),
-    "one bucket": (lambda: index.bucket(gain, 1), "bucket: n=1 must be at least 2"),
+    "no number of buckets": (lambda: index.quantile(gain), "quantile takes across(...).quantile(x, n): n is not given"),
+    "one bucket": (lambda: index.quantile(gain, 1), "quantile: n=1 must be at least 2"),
     "quantiles the wrong way round": (lambda: index.winsorize(gain, 0.9, 0.1), "winsorize: lower=0.9 is above upper=0.1"),
     "too many values": (lambda: index.rank(gain, 3), "rank takes across(...).rank(x), not 2 values"),
     "an unknown parameter": (lambda: index.zscore(gain, n=3), "zscore takes across(...).zscore(x, ddof=1), not n="),
     "a method of one instrument": (lambda: gain.zscore(1), "zscore looks across instruments: across(...).zscore(x)"),
+    "a grouping said twice": (lambda: within.neutralise(gain, by="size"), "by='size', but the section is by 'sector': say it once"),
     "membership in all": (lambda: across().member, "member is of a universe alone: across('sp500').member"),
     "a window over adjusted prices": (lambda: index.demean(bars.adjusted.close).mean(3), "mean looks at earlier values"),
 }
@@ -65,8 +66,9 @@ WRITTEN = {
     'across("index").winsorize(bars.close, 0.01, 0.99)': index.winsorize(bars.close, lower=0.01, upper=0.99),
     'across("index", by="sector").zscore(bars.close, ddof=0)': within.zscore(bars.close, ddof=0),
     'across(by="sector").demean(bars.close)': across(by="sector").neutralise(bars.close),
+    'across("index", by="sector").demean(bars.close)': index.neutralise(bars.close, by="sector"),
     'across("index").neutralise(bars.close, bars.volume.log())': index.neutralise(bars.close, bars.volume.log()),
-    'across("index").bucket(bars.close, 10).mean(5) - across().mean(bars.close)': index.bucket(bars.close, 10).mean(5)
+    'across("index").quantile(bars.close, 10).mean(5) - across().mean(bars.close)': index.quantile(bars.close, 10).mean(5)
     - across().mean(bars.close),
     'across("index").member.is_missing()': index.member.is_missing(),
 }
@@ -134,7 +136,7 @@ def residuals(x: Numbers, y: Numbers) -> Numbers | None:
 
 ORACLES: dict[str, tuple[Callable[..., Expr], Callable[..., Numbers | None], int]] = {
     "rank": (across().rank, ranks, 1),
-    "bucket": (lambda x: across().bucket(x, 3), lambda x: buckets(x, 3), 1),
+    "quantile": (lambda x: across().quantile(x, 3), lambda x: buckets(x, 3), 1),
     "winsorize": (lambda x: across().winsorize(x, 0.1, 0.75), lambda x: winsorized(x, 0.1, 0.75), 1),
     "demean": (across().demean, deviations, 1),
     "zscore": (across().zscore, lambda x: zscores(x, 1), 2),
@@ -146,7 +148,10 @@ ORACLES: dict[str, tuple[Callable[..., Expr], Callable[..., Numbers | None], int
 """For each operator an expression, what plain Python makes of the values (None: an error), and how few are too few."""
 FOR_ALL = ("mean", "std", "count")
 values = st.lists(
-    st.one_of(st.none(), st.sampled_from([0.0, 1.0, math.inf]), st.integers(-9, 9).map(float), st.floats(-50, 50)), max_size=9
+    st.one_of(
+        st.none(), st.sampled_from([0.0, 1.0, math.inf]), st.integers(-9, 9).map(float), st.integers(-(10**9), 10**9).map(lambda n: n / 7)
+    ),
+    max_size=9,
 )
 
 
@@ -202,7 +207,7 @@ def test_a_sum_is_exact_whatever_the_order(x: list[float], seed: int):
     assert exact_sum(np.array(x)) == wanted == exact_sum(np.random.default_rng(seed).permutation(np.array(x)))
 
 
-PARAMS: dict[str, tuple[float, ...]] = {"bucket": (3,), "winsorize": (0.1, 0.8), "zscore": (1,), "std": (0,)}
+PARAMS: dict[str, tuple[float, ...]] = {"quantile": (3,), "winsorize": (0.1, 0.8), "zscore": (1,), "std": (0,)}
 
 
 @pytest.mark.parametrize("operator", SECTION.values(), ids=lambda o: o.key)
@@ -395,58 +400,17 @@ def test_the_check_for_leaks_catches_ranks_over_all_days():
 
 
 @pytest.fixture(scope="module")
-def prices(shared_data: Path) -> dict[str, pd.DataFrame]:
-    """Closes of real stocks: 44 over years, and 320 as they were first published."""
-    stocks = pq.read_table(shared_data / "daily" / "stocknet_prices.parquet").to_pandas()
-    stocks = stocks.rename(columns={"ticker": "instrument_id", "ts_open_utc": "ts"})
-    published = pq.read_table(shared_data / "pit" / "pystock_prices_asof.parquet").to_pandas()
-    published = published.assign(instrument_id=published.ticker, ts=pd.to_datetime(published.trade_date, utc=True))
-    published = published.sort_values("published_at_utc", kind="stable").drop_duplicates(["instrument_id", "ts"])
-    frames = {"stocknet": stocks, "pystock": published}
-    chosen = ["instrument_id", "ts", "close", "volume"]
-    return {name: frame[chosen].sort_values(chosen[:2], ignore_index=True) for name, frame in frames.items()}
+def compared(shared_data: Path) -> dict[str, tuple[float, float, int]]:
+    """For each operator how far it is from its oracle, how far it may be, and of how many values."""
+    return {name: found for name, *found in across_differences(shared_data)}
 
 
-@pytest.mark.parametrize("name", ["stocknet", "pystock"])
-def test_real_prices_have_the_ranks_and_scores_that_pandas_gives(prices: dict[str, pd.DataFrame], name: str):
-    frame = prices[name]
-    frame = frame.assign(close=frame.close.where(frame.close > 0), x=lambda f: f.close / f.groupby("instrument_id").close.shift(5) - 1)
-    frame["sector"] = np.array(["even", "odd"])[frame.instrument_id.str.len() % 2]
-    names = frame.drop_duplicates("instrument_id")
-    members = pa.table(
-        {
-            "scheme": ["sector"] * len(names),
-            "instrument_id": names.instrument_id.tolist(),
-            "ts": [FIRST.replace(year=2000)] * len(names),
-            "value": names.sector.tolist(),
-        }
-    )
-    of, sector, week = across(), across(by="sector"), bars.close / bars.close.lag(5) - 1
-    chosen = FeatureSet(
-        "real",
-        {
-            "rank": of.rank(week),
-            "zscore": of.zscore(week),
-            "demean": sector.demean(week),
-            "rank_in_sector": sector.rank(week),
-            "winsorize": of.winsorize(week, 0.05, 0.95),
-            "residual": of.neutralise(week, bars.volume.log()),
-        },
-    )
-    made = asof.compute(
-        chosen, pa.Table.from_pandas(frame[["instrument_id", "ts", "close", "volume"]]), memberships=members, timeframe="1d"
-    ).to_pandas()
-    day = frame.groupby("ts").x
-    assert np.array_equal(made["rank"], day.rank(pct=True), equal_nan=True)
-    assert np.array_equal(made["rank_in_sector"], frame.groupby(["ts", "sector"]).x.rank(pct=True), equal_nan=True)
-    wanted = {
-        "zscore": (frame.x - day.transform("mean")) / day.transform("std"),
-        "demean": frame.x - frame.groupby(["ts", "sector"]).x.transform("mean"),
-        "winsorize": frame.x.clip(day.transform(lambda x: x.quantile(0.05)), day.transform(lambda x: x.quantile(0.95))),
-    }
-    for column, answer in wanted.items():
-        np.testing.assert_allclose(made[column], answer, rtol=1e-9, atol=1e-12, err_msg=column)
-    one = frame.assign(log=np.log(frame.volume.where(frame.volume > 0)), got=made.residual)
-    last = one[one.ts == one.ts.max()].dropna()
-    slope, level = np.polyfit(last.log, last.x, 1)
-    np.testing.assert_allclose(last.got, last.x - slope * last.log - level, rtol=1e-7, atol=1e-10)
+@pytest.mark.parametrize("name", ACROSS)
+def test_an_operator_on_real_prices_is_as_near_to_pandas_as_it_may_be(compared: dict[str, tuple[float, float, int]], name: str):
+    difference, bound, values = compared[name]
+    assert values > 10_000
+    assert difference <= bound
+
+
+def test_every_operator_across_instruments_has_an_oracle():
+    assert {operator.name for operator in SECTION.values()} == {name.split(",")[0] for name in ACROSS}

@@ -162,7 +162,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "an unknown timeframe": (
         lambda: with_column("timeframe", pa.array(["5x"] * 5)),
-        "timeframe '5x' is not one of <n>m, <n>h, <n>d",
+        "timeframe '5x' is not one of <n>s, <n>m, <n>h, <n>d",
     ),
     "no timeframe": (lambda: BARS, "the bars have no timeframe column: say which they are"),
     "no close": (

@@ -80,8 +80,10 @@ def expected_of_bars(operator: Operator, case: Case, inputs: list[list[Answer]],
         elif operator.shape is Shape.RAW:
             answers.append(ask(case, *(column[: row + 1] for column in inputs), *params))
         elif operator.shape is Shape.PRESENT:
-            there = [v for v in inputs[0][max(0, row - reach) : row + 1] if v is not None]
-            answers.append(None if len(there) < params[-1] else ERROR if ERROR in there else ask(case, there, *params[1:-1]))
+            bars_there = [v for v in zip(*(c[max(0, row - reach) : row + 1] for c in inputs), strict=True) if None not in v]
+            there = [list(column) for column in zip(*bars_there, strict=True)]
+            broken = any(ERROR in column for column in there)
+            answers.append(None if len(bars_there) < params[-1] else ERROR if broken else ask(case, *there, *params[1:-1]))
         elif None in flat or row < reach:
             answers.append(None)
         elif ERROR in flat:

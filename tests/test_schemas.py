@@ -277,7 +277,7 @@ def test_errors_in_a_file_of_json_lines_name_their_line(tmp_path: Path, capsys: 
     path.write_bytes(b"\n".join([line(good), b"", line(bad), b"{", line(good)]))
     assert script.main(["--file", str(path), "--schema", "ohlcv.v1"]) == 1
     out = capsys.readouterr().out.splitlines()
-    assert out[0] == f"{path}:3: $.timeframe: '5x' does not match '^[0-9]+[mhd]$'"
+    assert out[0] == f"{path}:3: $.timeframe: '5x' does not match '^[0-9]+[smhd]$'"
     assert out[1] == f"{path}:3: $.volume: -1 is less than the minimum of 0"
     assert out[2].startswith(f"{path}:4: not JSON: ")
     assert out[3:] == [f"{path}: 2 valid, 2 refused"]

@@ -63,6 +63,27 @@ def test_a_late_hour_is_seen_when_it_is_known_and_makes_what_looks_at_it_late():
     assert micros(found)[-2] == START + 105 * MINUTE
 
 
+def test_its_age_is_told_from_when_it_was_known():
+    hours = table("A", [START - HOUR, START], [10.0, None], [START + 20 * MINUTE, None])
+    found = computed(FeatureSet("x", {"age": hour.close.age() / MINUTE}, {"OLD": hour.close.age() > 30 * MINUTE}), minutes(6), hours)
+    assert found["age"].to_pylist() == [None, 10.0, 25.0, 0.0, 15.0, 30.0]
+    assert {flag for flags in found["quality_flags"].to_pylist() for flag in flags} == set()
+
+
+def test_adjusted_values_are_as_seen_from_the_bar_that_looks():
+    days = table("A", [START - 48 * HOUR, START - 24 * HOUR], [100.0, 80.0])
+    actions = {"ts": [START - 25 * HOUR, START + 30 * MINUTE, START + 60 * MINUTE], "split": [4.0, 2.0, 5.0]}
+    acted = pa.table({"instrument_id": ["A"] * 3, "ts": pa.array(actions["ts"]).cast(UTC), "split": actions["split"]})
+    day = bars.every("1d").adjusted.close
+    set_of_days = FeatureSet(
+        "x", {"last": day.latest(), "mean": day.mean(2).latest(), "ratio": (bars.adjusted.close / day.latest()).sum(2)}
+    )
+    found = asof.compute(set_of_days, minutes(5), actions=acted, higher={"1d": days}, timeframe="15m").to_arrow()
+    assert found["last"].to_pylist() == [80.0, 80.0, 40.0, 40.0, 80.0 / 10], "yesterday's close, in shares of the bar"
+    assert found["mean"].to_pylist() == [52.5, 52.5, 26.25, 26.25, (100 / 4 + 80) / 2 * 0.1]
+    assert found["ratio"].to_pylist() == [None, 1 / 80 + 2 / 80, 2 / 80 + 3 / 40, 3 / 40 + 4 / 40, 4 / 40 + 5 / 8]
+
+
 def test_errors_pass_through_and_end_as_one():
     hours = table("A", [START - HOUR, START], [10.0, None])
     found = computed(FeatureSet("x", {"x": (1 / (hour.close - 10)).latest() + 1, "y": hour.close.latest()}), minutes(4), hours)

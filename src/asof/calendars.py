@@ -38,8 +38,16 @@ class Calendar(Protocol):
         """When the bar that opens at each time closes."""
         ...
 
-    def sessions(self, ts: Ints) -> tuple[Ints, Ints]:
+    def session_of(self, ts: Ints) -> tuple[Ints, Ints]:
         """When the session that each time lies in begins and ends; -1 where it is in none."""
+        ...
+
+    def trading(self, at: Ints) -> Ints:
+        """Microseconds of trading up to each time, counted from a moment of the calendar's own; the times may be in any order."""
+        ...
+
+    def sessions(self, at: Ints) -> Ints:
+        """How many sessions have begun up to each time, a day's microseconds for each; likewise."""
         ...
 
 
@@ -55,10 +63,18 @@ class Always:
         """See `Calendar.closes`."""
         return ts + micros_of(timeframe)
 
-    def sessions(self, ts: Ints) -> tuple[Ints, Ints]:
-        """See `Calendar.sessions`. They are the days of UTC."""
+    def session_of(self, ts: Ints) -> tuple[Ints, Ints]:
+        """See `Calendar.session_of`. They are the days of UTC."""
         begins = ts // UNITS["d"] * UNITS["d"]
         return begins, begins + UNITS["d"]
+
+    def trading(self, at: Ints) -> Ints:
+        """See `Calendar.trading`: all time is."""
+        return at
+
+    def sessions(self, at: Ints) -> Ints:
+        """See `Calendar.sessions`: each is a day by the clock."""
+        return at
 
 
 @dataclass(frozen=True)
@@ -97,12 +113,28 @@ class Sessions:
         closes: Ints = np.where(mine, self.ends[session], ts + UNITS["d"])
         return closes
 
-    def sessions(self, ts: Ints) -> tuple[Ints, Ints]:
-        """See `Calendar.sessions`. A break in it does not end a session."""
+    def session_of(self, ts: Ints) -> tuple[Ints, Ints]:
+        """See `Calendar.session_of`. A break in it does not end a session."""
         session = np.maximum(np.searchsorted(self.begins, ts, side="right") - 1, 0)
         begins, ends = self.begins[session], self.ends[session]
         inside = (begins <= ts) & (ts < ends)
         return np.where(inside, begins, -1), np.where(inside, ends, -1)
+
+    def trading(self, at: Ints) -> Ints:
+        """See `Calendar.trading`. Breaks are none; where no session is known, it goes by the clock."""
+        lengths = self.stretch_ends - self.stretch_begins
+        before = np.concatenate(([0], np.cumsum(lengths)))
+        stretch = np.maximum(np.searchsorted(self.stretch_begins, at, side="right") - 1, 0)
+        found: Ints = before[stretch] + np.clip(at - self.stretch_begins[stretch], 0, lengths[stretch])
+        return found + self._beyond(at)
+
+    def sessions(self, at: Ints) -> Ints:
+        """See `Calendar.sessions`. Where no session is known, each is a day by the clock."""
+        return np.searchsorted(self.begins, at, side="right") * UNITS["d"] + self._beyond(at)
+
+    def _beyond(self, at: Ints) -> Ints:
+        """How far times lie before the first session that is known, which is negative, or after the last."""
+        return at - np.clip(at, self.begins[0], self.ends[-1])
 
     def _sessions_up_to(self, ts: Ints) -> Ints:
         midnight = ts % UNITS["d"] == 0
@@ -169,9 +201,13 @@ class Calendars:
         for name in {*self.names.values()}:
             calendar(name)
 
+    def name_of(self, instrument: str) -> str | None:
+        """The name of an instrument's calendar, None where it has none."""
+        return self.names.get(instrument, self.names.get(EVERYBODY))
+
     def of(self, instrument: str) -> Calendar | None:
         """The calendar of an instrument, None where it has none."""
-        name = self.names.get(instrument, self.names.get(EVERYBODY))
+        name = self.name_of(instrument)
         return None if name is None else calendar(name)
 
     def unbroken(self, instrument: str, ts: Ints, timeframe: str) -> NDArray[np.float64]:
@@ -186,9 +222,9 @@ class Calendars:
         found = self.of(instrument)
         return ts + micros_of(timeframe) if found is None else found.closes(ts, timeframe)
 
-    def sessions(self, instrument: str, ts: Ints) -> tuple[Ints, Ints]:
+    def session_of(self, instrument: str, ts: Ints) -> tuple[Ints, Ints]:
         """When the session that each time lies in begins and ends, -1 where none is open; without a calendar, the days of UTC."""
-        return (self.of(instrument) or Always()).sessions(ts)
+        return (self.of(instrument) or Always()).session_of(ts)
 
 
 NO_CALENDARS = Calendars()

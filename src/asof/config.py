@@ -256,6 +256,12 @@ class Settings(BaseSettings):
         return f"postgresql://{user}:{password}@{self.postgres_host}:{self.postgres_port}/{quote(self.postgres_db, safe='')}"
 
     @property
+    def vector_topics(self) -> dict[str, str]:
+        """The topic that the vectors of each feature set of the service are published to."""
+        first, *others = self.feature_set_version
+        return {first: self.features_topic} | {version: f"{self.features_topic}.{version}" for version in others}
+
+    @property
     def market_calendars(self) -> Calendars:
         """The calendar of each instrument."""
         return Calendars(self.calendars)

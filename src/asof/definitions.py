@@ -110,5 +110,7 @@ def register(store: Store, feature_set: FeatureSet, now: datetime) -> bool:
     """Register a feature set that is not there yet; whether it was new."""
     registry = store.registered()
     check(feature_set, registry)
+    if feature_set.version in registry:
+        return False
     store.register(feature_set, now)
-    return feature_set.version not in registry
+    return True

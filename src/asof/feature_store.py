@@ -14,28 +14,32 @@ import pyarrow as pa
 
 from asof import definitions
 from asof.config import Settings, load_settings
-from asof.errors import DefinitionError, NotFound, did_you_mean
+from asof.errors import DefinitionError, MissingExtra, NotFound, did_you_mean
 from asof.features.feature_set import FeatureSet
 from asof.jobs import backfill as backfilling
+from asof.jobs import causes as causing
 from asof.jobs import dataset as freezing
 from asof.jobs import explain as explaining
-from asof.jobs import reading
+from asof.jobs import reading, trade_bars
 from asof.jobs import verify as verifying
+from asof.jobs.ages import Age
+from asof.jobs.causes import Cause
 from asof.jobs.dataset import Dataset, Proof
 from asof.jobs.explain import Explained
 from asof.jobs.following import Follower
-from asof.jobs.ingest import Ingestion, IngestReport, actions_into, memberships_into
+from asof.jobs.ingest import Ingestion, IngestReport, actions_into, books_into, memberships_into
+from asof.jobs.level2 import DEPTH
+from asof.jobs.live import UNPUBLISHED, Published
 from asof.jobs.parts import computed, memory_bytes, pieces
 from asof.jobs.replay import Replay
 from asof.jobs.resampling import Resampled, Resampling
-from asof.jobs.verify import Verified
+from asof.jobs.verify import Difference, Verified
 from asof.jobs.work import Report, Work, joined
-from asof.records import ArrowStream, Frame
+from asof.records import BARS, ArrowStream, Frame
 from asof.sources.columns import ColumnMapping
 from asof.sources.symbols import read_symbols
-from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Registered, Selection, Store
+from asof.stores.store import BARS_TABLE, EVENTS_TABLE, Changes, Registered, Selection, Store
 from asof.stores.urls import open_store
-from asof.timeframes import duration
 from asof.timeframes import timeframe as check_timeframe
 
 Time = datetime | str | None
@@ -48,7 +52,7 @@ class FeatureStore:
     def __init__(self, store: Store, settings: Settings) -> None:
         self.store = store
         self.settings = settings
-        self._calendars = settings.market_calendars
+        self.calendars = settings.market_calendars
 
     def definition(self, feature_set: Sets) -> FeatureSet:
         """A feature set by its version, or as given; held to what the registry has under that version."""
@@ -123,6 +127,68 @@ class FeatureStore:
         run = Ingestion(self.store, "events", datetime.now(UTC), ColumnMapping(columns or {}, timezone, unit), strict=strict)
         return run.run(map(Path, paths))
 
+    def ingest_trades(
+        self,
+        *paths: str | Path,
+        columns: dict[str, str] | None = None,
+        timezone: str | None = None,
+        unit: str | None = None,
+        strict: bool = False,
+    ) -> IngestReport:
+        """Trades of Parquet, CSV, JSON lines or Arrow files; see `asof ingest trades`."""
+        run = Ingestion(self.store, "trades", datetime.now(UTC), ColumnMapping(columns or {}, timezone, unit), strict=strict)
+        return run.run(map(Path, paths))
+
+    def ingest_quotes(
+        self,
+        *paths: str | Path,
+        columns: dict[str, str] | None = None,
+        missing_side: str | None = None,
+        timezone: str | None = None,
+        unit: str | None = None,
+        strict: bool = False,
+    ) -> IngestReport:
+        """Quotes of Parquet, CSV, JSON lines or Arrow files; see `asof ingest quotes`."""
+        mapping = ColumnMapping(columns or {}, timezone, unit)
+        run = Ingestion(self.store, "quotes", datetime.now(UTC), mapping, strict=strict, missing_side=missing_side)
+        return run.run(map(Path, paths))
+
+    def ingest_books(
+        self,
+        *paths: str | Path,
+        columns: dict[str, str] | None = None,
+        file_format: str = "table",
+        depth: int = DEPTH,
+        snapshots: Iterable[str | Path] = (),
+        timezone: str | None = None,
+        unit: str | None = None,
+        strict: bool = False,
+    ) -> IngestReport:
+        """Order books of Parquet, CSV, JSON lines or Arrow files, or of level 2 updates; see `asof ingest books`."""
+        mapping, first = ColumnMapping(columns or {}, timezone, unit), [Path(path) for path in snapshots]
+        run = books_into(self.store, datetime.now(UTC), mapping, file_format, depth=depth, snapshots=first, strict=strict)
+        return run.run([*first, *map(Path, paths)])
+
+    def bars_from_trades(
+        self, timeframe: str, *, instruments: Iterable[str] | None = None, start: Time = None, end: Time = None
+    ) -> Changes:
+        """Make bars of stored trades, one for each interval in which there were any, and store them; what changed.
+
+        `[start, end]` are opens of bars, both included. Raises `NotFound` where there are no trades. See `asof bars from-trades`.
+        """
+        names = None if instruments is None else tuple(instruments)
+        first, last = _time(start, "start"), _time(end, "end", through=True)
+        return trade_bars.store_bars(self.store, timeframe, datetime.now(UTC), names, first, last)
+
+    def bars_by_passing(self, what: str, every: float, *, instruments: Iterable[str] | None = None, start: Time = None) -> Frame:
+        """Bars of stored trades that end when `every` of `what` (`trades`, `volume` or `value`) has passed, and with the UTC day.
+
+        From the beginning of the day of `start` on. They have no timeframe, and are not stored. See `asof.jobs.trade_bars`.
+        """
+        passing, names = trade_bars.Passing(what, every), None if instruments is None else tuple(instruments)
+        found = (trade_bars.bars_by_passing(some, passing) for some in trade_bars.stored_trades(self.store, names, _time(start, "start")))
+        return Frame(joined(found, BARS).drop_columns(["timeframe"]))
+
     def withdraw_bars(self, bars: ArrowStream, timeframe: str) -> int:
         """Take bars away: a table of `instrument_id` and `ts`. Their revisions stay, and end now; how many were there.
 
@@ -151,7 +217,7 @@ class FeatureStore:
         With `changed`, only those that bars are in which have changed since the last time; the first time, all.
         """
         chosen = None if instruments is None else frozenset(instruments)
-        job = Resampling(self.store, lower, higher, datetime.now(UTC), self._calendars, chosen)
+        job = Resampling(self.store, lower, higher, datetime.now(UTC), self.calendars, chosen)
         return sum(job.catch_up(), job.begin(progress)) if changed else job.everything(progress)
 
     def backfill(
@@ -195,7 +261,7 @@ class FeatureStore:
         check_timeframe(timeframe)
         then = _time(known_at, "known_at")
         chosen, now = self.definition(feature_set), then or datetime.now(UTC)
-        work = Work(self.store, chosen, timeframe, now, "compute", threads, self._calendars, then)
+        work = Work(self.store, chosen, timeframe, now, "compute", threads, self.calendars, then)
         names = None if instruments is None else tuple(instruments)
         parts = pieces(work, names, _time(start, "start"), _time(end, "end", through=True)).parts
         vectors = joined((computed(work, part) for part in parts), work.table.schema)
@@ -222,7 +288,7 @@ class FeatureStore:
         check_timeframe(timeframe)
         chosen, now = self.definition(feature_set), datetime.now(UTC)
         definitions.register(self.store, chosen, now)
-        return Work(self.store, chosen, timeframe, now, self.settings.pipeline_version, threads, self._calendars)
+        return Work(self.store, chosen, timeframe, now, self.settings.pipeline_version, threads, self.calendars)
 
     def verify(
         self,
@@ -246,7 +312,7 @@ class FeatureStore:
         check_timeframe(timeframe)
         if against not in ("inputs", "replay"):
             raise DefinitionError(f"against={against!r} is neither 'inputs' nor 'replay'{did_you_mean(against, ['inputs', 'replay'])}")
-        work = Work(self.store, self._registered(feature_set), timeframe, datetime.now(UTC), "verify", threads, self._calendars)
+        work = Work(self.store, self._registered(feature_set), timeframe, datetime.now(UTC), "verify", threads, self.calendars)
         names = None if instruments is None else tuple(instruments)
         if sample is not None:
             names = verifying.some(work, names, sample, seed)
@@ -259,6 +325,11 @@ class FeatureStore:
             replayed = replace(work, store=scratch)
             return _summed(verify(made=lambda _, part: verifying.stored(replayed, part)), progress)
 
+    def cause(self, feature_set: Sets, timeframe: str, difference: Difference) -> Cause:
+        """Why a vector that `verify` found is not what its inputs give: taken apart, with the inputs that have changed since."""
+        work = Work(self.store, self.definition(feature_set), timeframe, datetime.now(UTC), "explain", 1, self.calendars)
+        return causing.cause(work, difference)
+
     def replay(
         self,
         feature_set: Sets,
@@ -270,29 +341,33 @@ class FeatureStore:
         end: Time = None,
         pace: float | None = None,
         seed: int = 0,
+        topic: str | None = None,
         threads: int | None = None,
         progress: backfilling.Progress = lambda done, total: None,
     ) -> Report:
         """Feed stored bars and events through the live code in the order in which they became known, `into` an empty store.
 
         `[start, end]` are moments of becoming known: what was known before `start` goes in at once. `pace` is how many seconds of history
-        pass in one; as fast as it can where it is not given. See `asof replay`.
+        pass in one; as fast as it can where it is not given. Vectors from `start` on are also published to `topic`, where one is named. See
+        `asof replay`.
         """
         names = None if instruments is None else tuple(instruments)
         first, last = _time(start, "start"), _time(end, "end", through=True)
-        return Replay(self._work(feature_set, timeframe, threads), into.store, names, first, last, pace, seed).run(progress)
+        work = self._work(feature_set, timeframe, threads)
+        publishing = UNPUBLISHED if topic is None else _publisher(self.settings, work.feature_set.version, topic)
+        return Replay(work, into.store, names, first, last, pace, seed, published=publishing).run(progress)
 
     def explain(self, feature_set: Sets, timeframe: str, instrument: str, ts: datetime | str, *, known_at: Time = None) -> Explained:
         """One vector with the value of every expression, the bars and events that went in, and why its flags are raised."""
         check_timeframe(timeframe)
         at, then = _time(ts, "ts"), _time(known_at, "known_at")
         assert at is not None
-        work = Work(self.store, self.definition(feature_set), timeframe, datetime.now(UTC), "explain", 1, self._calendars, then)
+        work = Work(self.store, self.definition(feature_set), timeframe, datetime.now(UTC), "explain", 1, self.calendars, then)
         return explaining.explain(work, instrument, at)
 
     def history(
         self,
-        feature_set: Sets,
+        feature_set: Sets | Iterable[str],
         timeframe: str,
         *,
         instruments: Iterable[str] | None = None,
@@ -302,10 +377,12 @@ class FeatureStore:
     ) -> Frame:
         """Stored vectors by instrument and time; `[start, end]` are bar opens, both included.
 
-        `known_at` asks for what this store held to be true at that moment, though bars were corrected and events came since.
+        `feature_set` is one (`"fs_v1"`), or some features of one (`["fs_v1:ret_1", "fs_v1:vol_20"]`). `known_at` asks for
+        what this store held to be true at that moment, though bars were corrected and events came since.
         """
-        chosen, selection = self.select(feature_set, timeframe, instruments, start, end, known_at)
-        return Frame(reading.tabular(chosen, reading.history(self.store, chosen, selection)))
+        version, names = _wanted(feature_set)
+        chosen, selection = self.select(version, timeframe, instruments, start, end, known_at)
+        return Frame(reading.tabular(chosen, reading.history(self.store, chosen, selection, names)))
 
     def latest(
         self,
@@ -336,13 +413,16 @@ class FeatureStore:
     ) -> Frame:
         """Every entity row (`instrument_id`, `event_timestamp`, anything else) with the features that could be known then.
 
-        `features` is a feature set (`"fs_v1"`) or some of one (`["fs_v1:ret_1", "fs_v1:vol_20"]`). See `asof.jobs.reading.join`.
+        `features` is a feature set (`"fs_v1"`) or some of one (`["fs_v1:ret_1", "fs_v1:vol_20"]`). `max_age` is the oldest vector that
+        is used: `"3d"` or a `timedelta` by the clock, `"2h trading"` of hours in which its market was open, `"3d trading"` of sessions
+        that have begun since. See `asof.jobs.reading.join`.
         """
         version, names = _wanted(features)
         chosen = self._registered(version)
-        age = timedelta(microseconds=duration(max_age)) if isinstance(max_age, str) else max_age
+        age = None if max_age is None else Age.of(max_age)
         check_timeframe(timeframe)
-        return Frame(reading.join(self.store, chosen, timeframe, entity_df, names, age, timezone, _time(known_at, "known_at")))
+        then = _time(known_at, "known_at")
+        return Frame(reading.join(self.store, chosen, timeframe, entity_df, names, age, timezone, then, self.calendars))
 
     def create_dataset(
         self,
@@ -370,8 +450,9 @@ class FeatureStore:
             timeframe,
             now=datetime.now(UTC),
             known_at=_time(known_at, "known_at"),
-            max_age=timedelta(microseconds=duration(max_age)) if isinstance(max_age, str) else max_age,
+            max_age=None if max_age is None else Age.of(max_age),
             timezone=timezone,
+            calendars=self.calendars,
             pipeline_version=self.settings.pipeline_version,
             folder=Path(folder),
         )
@@ -419,6 +500,14 @@ def connect(url: str | None = None, *, memory: str | None = None, threads: int |
     """
     settings = load_settings()
     return FeatureStore(open_store(url or settings.store_url, memory=memory, threads=threads, create=create), settings)
+
+
+def _publisher(settings: Settings, version: str, topic: str) -> Published:
+    try:
+        from asof.jobs.publish import for_replay  # noqa: PLC0415  # confluent-kafka is an extra
+    except ImportError as error:
+        raise MissingExtra(f'publishing needs confluent-kafka: pip install "asof[kafka]" ({error})') from None
+    return for_replay(settings, version, topic)
 
 
 def _summed(pieces: Iterable[tuple[Verified, int]], progress: backfilling.Progress) -> Verified:

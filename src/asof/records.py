@@ -1,4 +1,7 @@
-"""Bars, events, actions, memberships and vectors as Arrow tables: their schemas, the checks at the border, and the frame of reads."""
+"""Bars, events, actions, memberships, points and vectors as Arrow tables: their schemas, the border's checks, and the frame of reads.
+
+The checks of points (trades, quotes and books) are in `asof.points`.
+"""
 
 from __future__ import annotations
 
@@ -59,6 +62,52 @@ MEMBERSHIPS = pa.schema(
 """From `ts` on an instrument has this value in a scheme, until a later row says otherwise; null is none: it has left. A scheme is a
 universe, of which it counts only that there is a value, or a grouping such as `sector`. `available_at` is null where a row is known at its
 `ts`."""
+
+TRADES = pa.schema(
+    [
+        ("instrument_id", pa.string()),
+        ("ts", UTC),
+        ("seq", pa.int64()),
+        ("price", pa.float64()),
+        ("size", pa.float64()),
+        ("side", pa.float64()),
+        ("available_at", UTC),
+    ]
+)
+"""A trade. `ts` is when it happened, by its source, `seq` orders the rows of one instrument and time; `side` is 1 where the buyer was the
+aggressor, -1 where the seller was, null where nobody says. `available_at`, when it could be known, is `ts` where it is null."""
+
+QUOTES = pa.schema(
+    [
+        ("instrument_id", pa.string()),
+        ("ts", UTC),
+        ("seq", pa.int64()),
+        ("bid", pa.float64()),
+        ("bid_size", pa.float64()),
+        ("ask", pa.float64()),
+        ("ask_size", pa.float64()),
+        ("available_at", UTC),
+    ]
+)
+"""A quote: the whole best bid and offer after an update, null where that side is empty or was never seen. Times and `seq` as for trades."""
+
+LEVELS = pa.list_(pa.float64())
+"""Prices or sizes of one side of a book, the best first."""
+BOOKS = pa.schema(
+    [
+        ("instrument_id", pa.string()),
+        ("ts", UTC),
+        ("seq", pa.int64()),
+        ("bid_prices", LEVELS),
+        ("bid_sizes", LEVELS),
+        ("ask_prices", LEVELS),
+        ("ask_sizes", LEVELS),
+        ("gap", pa.bool_()),
+        ("available_at", UTC),
+    ]
+)
+"""An order book after an update, as deep as its source keeps it. `gap` says that updates are missing before it. Times and `seq` as for
+trades."""
 
 VECTOR_KEYS = pa.schema([("instrument_id", pa.string()), ("timeframe", pa.string()), ("ts", UTC)])
 FLAGS = pa.list_(pa.string())
@@ -153,7 +202,7 @@ class Checked:
     missing_prices: int = 0
 
 
-class _Checks:
+class Checks:
     """Collects refusals over a table; the first reason of a row stands."""
 
     def __init__(self, rows: int) -> None:
@@ -220,7 +269,7 @@ def usual_times(column: pa.ChunkedArray) -> bool:
     return bool(ends["min"].as_py() >= SANE_TIME and ends["max"].as_py() < LAST_TIME)
 
 
-def _empty(column: pa.ChunkedArray) -> Bools:
+def blank(column: pa.ChunkedArray) -> Bools:
     """Where a name is null, empty or blank."""
     array = one_chunk(column)
     _, offsets, data = array.buffers()
@@ -233,7 +282,7 @@ def _empty(column: pa.ChunkedArray) -> Bools:
     return np.asarray(pc.fill_null(blank, True))
 
 
-def check_times(checks: _Checks, table: pa.Table, name: str, required: bool = True) -> None:
+def check_times(checks: Checks, table: pa.Table, name: str, required: bool = True) -> None:
     """Refuse missing times, times before 1970 or after 2100, and units mistaken for one another."""
     column = table[name]
     if usual_times(column) and not (required and column.null_count):
@@ -263,8 +312,8 @@ def check_times(checks: _Checks, table: pa.Table, name: str, required: bool = Tr
 
 def check_bars(table: pa.Table) -> Checked:
     """Bars in the canonical schema: which rows can be used. A price that is null, NaN, zero or below becomes missing."""
-    checks = _Checks(len(table))
-    checks.refuse(_empty(table["instrument_id"]), "empty_instrument", "instrument_id is empty")
+    checks = Checks(len(table))
+    checks.refuse(blank(table["instrument_id"]), "empty_instrument", "instrument_id is empty")
     check_times(checks, table, "ts")
     check_times(checks, table, "available_at", required=False)
     values = {name: floats(table[name]) for name in (*PRICES, "volume") if table[name].null_count < len(table)}
@@ -296,9 +345,9 @@ def check_bars(table: pa.Table) -> Checked:
 
 def check_events(table: pa.Table) -> Checked:
     """Events in the canonical schema, one row for each instrument: which rows can be used."""
-    checks = _Checks(len(table))
+    checks = Checks(len(table))
     for name, reason in (("event_id", "empty_event_id"), ("instrument_id", "no_tickers")):
-        checks.refuse(_empty(table[name]), reason, "the event names no ticker" if name == "instrument_id" else "event_id is empty")
+        checks.refuse(blank(table[name]), reason, "the event names no ticker" if name == "instrument_id" else "event_id is empty")
     check_times(checks, table, "enriched_at_utc")
     check_times(checks, table, "event_time_utc", required=False)
     for name, low in (("score", -1.0), ("confidence", 0.0)):
@@ -312,8 +361,8 @@ def check_events(table: pa.Table) -> Checked:
 
 def check_actions(table: pa.Table) -> Checked:
     """Actions in the canonical schema: which rows can be used. A factor that is missing is 1, but one of the two must be there."""
-    checks = _Checks(len(table))
-    checks.refuse(_empty(table["instrument_id"]), "empty_instrument", "instrument_id is empty")
+    checks = Checks(len(table))
+    checks.refuse(blank(table["instrument_id"]), "empty_instrument", "instrument_id is empty")
     check_times(checks, table, "ts")
     absent = np.ones(len(table), np.bool_)
     for name in ("split", "dividend_factor"):
@@ -329,8 +378,8 @@ def check_actions(table: pa.Table) -> Checked:
 
 def check_memberships(table: pa.Table) -> Checked:
     """Memberships in the canonical schema: which rows can be used. An empty value is none."""
-    checks = _Checks(len(table))
-    checks.refuse(_empty(table["instrument_id"]), "empty_instrument", "instrument_id is empty")
+    checks = Checks(len(table))
+    checks.refuse(blank(table["instrument_id"]), "empty_instrument", "instrument_id is empty")
     named = pc.fill_null(pc.match_substring_regex(table["scheme"], f"^{SCHEME}$"), False)
     detail = "scheme={!r} must be a letter, then up to 62 letters, digits or underscores"
     checks.refuse(~np.asarray(named), "scheme_name", detail, table["scheme"])

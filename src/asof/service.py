@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 END_SECONDS = 20.0
 """How long a batch that has begun may take to finish."""
-PARTITIONS = 6
-"""Of a topic of vectors that is made because it is not there."""
 RETRY_SECONDS = 5.0
 """How long to wait before a store that is away is tried again."""
 
@@ -146,13 +144,11 @@ class Service:
 
     def _publisher(self) -> Published:
         """Who publishes vectors: those of the first feature set to the topic, those of others to topics named after them."""
-        from asof.jobs.publish import Publisher  # noqa: PLC0415  # confluent-kafka is an extra
+        from asof.jobs.publish import PARTITIONS, Publisher  # noqa: PLC0415  # confluent-kafka is an extra
         from asof.sources.kafka_producer import Producer  # noqa: PLC0415  # likewise
 
         assert self._brokers is not None
-        first, *others = self._settings.feature_set_version
-        topic = self._settings.features_topic
-        topics = {first: topic} | {version: f"{topic}.{version}" for version in others}
+        topics = self._settings.vector_topics
         for name in topics.values():
             self._again(partial(self._brokers.ensure, name, PARTITIONS, cleanup_policy="compact"))
         return Publisher(Producer(self._brokers), topics)

@@ -8,8 +8,8 @@ UNITS = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_00
 """Microseconds in each unit that a duration can be written in."""
 
 _DURATION = re.compile(r"([1-9][0-9]{0,6})([smhd])")
-_TIMEFRAME = re.compile(r"([1-9][0-9]{0,6})([mhd])")
-_COMMON = ("1m", "5m", "15m", "30m", "1h", "4h", "1d")
+_TIMEFRAME = re.compile(r"([1-9][0-9]{0,6})([smhd])")
+_COMMON = ("1s", "5s", "1m", "5m", "15m", "30m", "1h", "4h", "1d")
 
 
 def duration(text: str) -> int:
@@ -27,14 +27,14 @@ def duration_text(microseconds: int) -> str:
 
 
 def timeframe(text: str) -> int:
-    """Microseconds of a bar's timeframe: `<n>m`, `<n>h` or `<n>d`."""
+    """Microseconds of a bar's timeframe: `<n>s`, `<n>m`, `<n>h` or `<n>d`."""
     found = _TIMEFRAME.fullmatch(text) if isinstance(text, str) else None
     if not found:
         hint = did_you_mean(str(text), _COMMON)
-        raise DefinitionError(f"timeframe {text!r} is not one of <n>m, <n>h, <n>d{hint}")
+        raise DefinitionError(f"timeframe {text!r} is not one of <n>s, <n>m, <n>h, <n>d{hint}")
     return int(found[1]) * UNITS[found[2]]
 
 
 def grid(text: str) -> int:
-    """The step, in microseconds, that an `m` or `h` timeframe's bars must open on; 0 for days, which open with their session."""
+    """The step, in microseconds, that an `s`, `m` or `h` timeframe's bars must open on; 0 for days, which open with their session."""
     return 0 if text.endswith("d") else timeframe(text)

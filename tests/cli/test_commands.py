@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shlex
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +34,10 @@ LINES = {
     "ingest events": "ingest events data/events.jsonl",
     "ingest actions": "ingest actions splits.csv",
     "ingest memberships": "ingest memberships index.csv --scheme index",
+    "ingest trades": "ingest trades trades.csv",
+    "ingest quotes": "ingest quotes quotes.csv",
+    "ingest books": "ingest books level2.csv --format level2",
+    "bars from-trades": "bars from-trades 1m",
     "backfill": "backfill my_v1 --timeframe 1d",
     "get": "get my_v1 --timeframe 1d --latest",
     "join": "join my_v1 --timeframe 1d data/entities.csv --out training.parquet",
@@ -61,12 +66,16 @@ ANSWERS = {
     "ingest events": {"accepted", "unchanged", "corrected", "refused", "missing_prices", "reasons"},
     "ingest actions": {"accepted", "unchanged", "corrected", "refused", "missing_prices", "reasons"},
     "ingest memberships": {"accepted", "unchanged", "corrected", "refused", "missing_prices", "reasons"},
+    "ingest trades": {"accepted", "unchanged", "corrected", "refused", "missing_prices", "reasons"},
+    "ingest quotes": {"accepted", "unchanged", "corrected", "refused", "missing_prices", "reasons"},
+    "ingest books": {"accepted", "unchanged", "corrected", "refused", "missing_prices", "reasons"},
+    "bars from-trades": {"inserted", "corrected", "unchanged"},
     "backfill": {"computed", "inserted", "corrected", "unchanged", "withdrawn", "without_bars", "failed", "seconds"},
     "get": {"vectors"},
     "join": {"rows", "found", "out"},
-    "verify": {"right", "equal", "different", "missing", "extra", "examples"},
-    "replay": {"computed", "inserted", "corrected", "withdrawn", "failed", "into", "seconds"},
-    "explain": {"instrument", "ts", "raised", "stored", "features", "flags", "bars", "events", "actions"},
+    "verify": {"right", "equal", "different", "missing", "extra", "examples", "causes"},
+    "replay": {"computed", "inserted", "corrected", "withdrawn", "failed", "into", "topic", "seconds"},
+    "explain": {"instrument", "ts", "raised", "stored", "features", "flags", "bars", "events", "actions", "higher"},
     "leakcheck": {"clean", "subjects", "compared", "findings", "unseen"},
     "dataset create": {"folder", *MANIFEST},
     "dataset verify": {"right", "files", "equal", "different", "missing", "extra", "examples"},
@@ -99,7 +108,7 @@ def columns_of(version: str) -> list[str]:
 
 
 def test_every_command_is_tried_here() -> None:
-    tried_elsewhere = {"dlq", "run"}  # in tests/cli/test_dlq.py and tests/test_service.py
+    tried_elsewhere = {"resample", "dlq", "run"}  # in tests/cli/test_dlq.py and tests/test_service.py
     assert {name.split()[0] for name in LINES} == {*COMMANDS, *GROUPS} - tried_elsewhere
     assert LINES.keys() == ANSWERS.keys()
 
@@ -129,7 +138,7 @@ def test_an_error_with_json_is_an_object_too(asof: Command, project: Path) -> No
     done = asof("get", "my_v2", "-t", "1d", "--json")
     assert done.code == 6
     assert done.json == {
-        "error": "no feature set 'my_v2'; there are alpha158, alpha360, fs_v1, my_v1, ta_v1; did you mean 'my_v1'?",
+        "error": "no feature set 'my_v2'; there are alpha158, alpha360, cross_v1, fs_v1, my_v1, ta_v1; did you mean 'my_v1'?",
         "kind": "NotFound",
     }
 
@@ -176,15 +185,23 @@ def test_a_mistyped_command_line_ends_with_2_and_the_nearest_name(asof: Command,
 @pytest.mark.parametrize(
     ("line", "code", "message"),
     [
-        ("backfill my_v1 -t 5x", 3, "timeframe '5x' is not one of <n>m, <n>h, <n>d"),
+        ("backfill my_v1 -t 5x", 3, "timeframe '5x' is not one of <n>s, <n>m, <n>h, <n>d"),
         ("backfill my_v1 -t 1d --memory lots", 3, "memory 'lots' is not an amount such as 512MB or 2GB"),
         ("backfill my_v1 -t 1d --from 2024-13-01", 4, "start '2024-13-01' is not a time such as 2024-01-31"),
         ("backfill my_v1 -t 1d --to 2024-01-01T10:00", 4, "end '2024-01-01T10:00' has no zone: write 2024-01-01T10:00Z for UTC"),
         ("backfill my_v1 -t 1h", 6, "the store has no 1h bars; it has bars of 1d"),
         ("backfill my_v1 -t 1d -i ALFB", 6, "the store has no 1d bars of ALFB; did you mean 'ALFA'?"),
-        ("backfill my_v2 -t 1d", 6, "no feature set 'my_v2'; there are alpha158, alpha360, fs_v1, my_v1, ta_v1; did you mean 'my_v1'?"),
+        (
+            "backfill my_v2 -t 1d",
+            6,
+            "no feature set 'my_v2'; there are alpha158, alpha360, cross_v1, fs_v1, my_v1, ta_v1; did you mean 'my_v1'?",
+        ),
         ("get fs_v1 -t 1d", 6, "fs_v1 has no vectors in duckdb:///asof.duckdb: run asof backfill fs_v1 first"),
-        ("apply my_v2", 6, "no feature set 'my_v2' is defined; there are alpha158, alpha360, fs_v1, my_v1, ta_v1; did you mean 'my_v1'?"),
+        (
+            "apply my_v2",
+            6,
+            "no feature set 'my_v2' is defined; there are alpha158, alpha360, cross_v1, fs_v1, my_v1, ta_v1; did you mean 'my_v1'?",
+        ),
         ("join my_v1 data/entities.csv -t 1d -o x.csv --feature ret_2", 6, "my_v1 has no feature 'ret_2'; did you mean 'ret_1'?"),
         ("join my_v1 data/entitis.csv -t 1d -o x.csv", 4, "data/entitis.csv does not exist; did you mean 'entities.csv'?"),
         ("join my_v1 data/bars.parquet -t 1d -o x.csv", 4, "the entities already have ts"),
@@ -633,11 +650,30 @@ def test_a_vector_that_is_not_what_its_inputs_give_is_found_and_explained(asof: 
     assert [done.json[name] for name in ("equal", "different", "missing", "extra")] == [1298, 1, 1, 0]
     assert [(e["instrument"], e["column"]) for e in done.json["examples"]] == [("ALFA", "vol_20"), ("ECHO", "")]
     assert asof("verify", "my_v1", "-t", "1d", "--against", "replay", "--json").json["different"] == 1
-    told = asof("verify", "my_v1", "-t", "1d")
+    told = asof("verify", "my_v1", "-t", "1d", "--explain", "0")
     assert "look closer: asof explain my_v1 -t 1d -i ALFA --ts 2024-06-10T14:30:00+00:00" in told.text
+    told = asof("verify", "my_v1", "-t", "1d", "--explain", "2")
+    assert ("look closer" in told.text, "ret_5 = " in told.text) == (False, False)
+    assert "vol_20 = 0." in told.text
+    assert "no change of an input is known since: the vector or an input was changed behind the store's back" in told.text
+    assert "cause: no backfill has followed the bar" in told.text
     assert "stored 0." in asof("explain", "my_v1", "-t", "1d", "-i", "ALFA", "--ts", "2024-06-10T14:30:00Z").text
     assert asof("verify", "my_v1", "-t", "1d", "--instrument", "BRAVO").code == 0
     assert asof("verify", "my_v1", "-t", "1d", "--sample", "2", "--json").json["equal"] in (519, 520)
+
+
+def test_the_input_that_was_corrected_is_named_as_the_cause(asof: Command, project: Path) -> None:
+    (project / "late.csv").write_text("instrument_id,ts,close\nALFA,2024-06-10T14:30:00Z,99\n")
+    asof("ingest", "bars", "late.csv", "-t", "1d")
+    told = asof("verify", "my_v1", "-t", "1d")
+    assert told.code == 1
+    assert "from inputs that were others then (1 changed since); a backfill mends it" in told.text
+    assert re.search(r"\n  bars 2024-06-10 14:30:00\+00:00: .*close [0-9.]+ -> 99.0, .*since 20", told.text)
+    assert "look closer: asof explain my_v1 -t 1d -i ALFA --ts 2024-06-11T" in told.text
+    (cause,) = asof("verify", "my_v1", "-t", "1d", "--json").json["causes"]  # type: ignore[misc, attr-defined]
+    assert (cause["accounted"], cause["changed"][0]["now"]["close"], len(cause["explained"]["bars"])) == (True, 99.0, 21)
+    assert asof("backfill", "my_v1", "-t", "1d").code == 0
+    assert asof("verify", "my_v1", "-t", "1d", "--json").json["causes"] == []
 
 
 def test_a_replay_goes_into_a_store_of_its_own(asof: Command, project: Path) -> None:

@@ -94,6 +94,16 @@ def test_a_data_set_is_made_listed_shown_and_proved(asof: Command, project: Path
     assert asof("dataset", "list", "--out", "elsewhere").text == "no data sets in elsewhere\n"
 
 
+def test_an_age_may_be_in_trading_time(asof: Command, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = ("join", "my_v1", "data/entities.csv", "-t", "1d", "-o", "rows.csv", "--json", "--max-age", "1d trading")
+    refused = asof(*line)
+    assert (refused.code, "no instrument has a calendar" in refused.said) == (3, True)
+    monkeypatch.setenv("ASOF_CALENDARS", "XNYS")
+    assert int(str(asof(*line).json["found"])) > int(str(asof(*line[:-1], "6h").json["found"]))
+    asof("dataset", "create", "first", "data/entities.csv", "-f", "my_v1", "-t", "1d", "--max-age", "1d trading")
+    assert "max age: 1d trading (*=XNYS)\n" in asof("dataset", "show", "first").text
+
+
 def test_a_correction_leaves_a_data_set_proved_and_a_changed_file_does_not(asof: Command, project: Path) -> None:
     asof("dataset", "create", "first", "data/entities.csv", "-f", "my_v1", "-t", "1d", "--out", "sets")
     (project / "late.csv").write_text("instrument_id,ts,close\nALFA,2024-06-13T14:30:00Z,1.5\n")

@@ -141,7 +141,7 @@ def test_the_event_windows_are_those_used_shortest_first():
 def test_every_method_is_shown_and_answers():
     assert set(METHODS) <= set(dir(bars.close))
     assert set(METHODS) == {o.name for o in OPERATORS if not o.symbol and o.name != "where" and o.shape not in SECTION_SHAPES}
-    assert dir(bars) == ["adjusted", "close", "count", "every", "grid_offset", "high", "low", "open", "unbroken", "volume"]
+    assert dir(bars) == ["adjusted", "close", "count", "every", "grid_offset", "high", "low", "open", "session", "unbroken", "volume"]
     assert dir(bars.adjusted) == ["close", "high", "low", "open", "volume"]
     assert dir(news) == ["clock_skew", "confidence", "count", "sentiment"]
 
@@ -154,7 +154,7 @@ REFUSED = {
     "the latest of its own bars": (bars.close.latest, "latest is for the bars of a higher timeframe: bars.every('1h')"),
     "the latest event": (news.sentiment.latest, "latest is for the bars of a higher timeframe: bars.every('1h')"),
     "a timeframe above another": (lambda: bars.every("1h").every("1d"), "1h bars have no 1d bars: write bars.every('1d')"),
-    "a timeframe that is none": (lambda: bars.every("1x"), "timeframe '1x' is not one of <n>m, <n>h, <n>d; did you mean '1m'?"),
+    "a timeframe that is none": (lambda: bars.every("1x"), "timeframe '1x' is not one of <n>s, <n>m, <n>h, <n>d; did you mean '1s'?"),
     "a higher price that is no ratio": ((bars.every("1h").adjusted.close + 1).latest, "latest looks at earlier values of bars.every("),
     "a look ahead": (lambda: bars.close.lag(-1), "lag: n=-1 must be at least 1; a negative one would look ahead"),
     "a lag of nothing": (lambda: bars.close.lag(0), "lag: n=0 must be at least 1"),

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from asof.engine.panel import Panel
 from asof.engine.plan import Plan, plan
 from asof.engine.run import run
-from asof.features.expression import Expr
+from asof.features.expression import Expr, bars
 from asof.features.feature_set import FeatureSet
-from asof.features.library import SHIPPED
+from asof.features.library import SHIPPED, technical
 from asof.operators import Operator
 from tests.laws.markets import Market
 from tests.operator_cases import RUN, expressions
@@ -92,7 +92,10 @@ def _set_of(operator: Operator) -> FeatureSet:
     return FeatureSet("under_law", made, {f"flag_{name}": e > 0 for name, e in list(made.items())[:3]})
 
 
-SUBJECTS = {operator.key: _set_of(operator) for operator in RUN} | {
-    name: shipped for name, shipped in SHIPPED.items() if not shipped.crosses
-}
+SESSIONS = FeatureSet(
+    "sessions",
+    {"vwap": technical.vwap_session(40), "since_open": technical.bars_since_open(15), "hidden": bars.close.cumulative(n=300).lag(2)},
+)
+ALONE = {name: shipped for name, shipped in SHIPPED.items() if not shipped.crosses}
+SUBJECTS = {operator.key: _set_of(operator) for operator in RUN} | {"sessions": SESSIONS} | ALONE
 """What the laws are held against: a feature set around each operator, and every shipped one that looks at one instrument alone."""

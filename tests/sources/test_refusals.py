@@ -30,7 +30,7 @@ BAD_BARS: dict[str, tuple[str, dict[str, object], str]] = {
     "a number too large for a float": ("infinite_value", {"close": "1e999"}, "close=inf is infinite"),
     "a high below the low": ("high_below_low", {"high": 9.0, "low": 10.0}, "high=9.0 is below low=10.0"),
     "a negative volume": ("negative_volume", {"volume": -1.0}, "volume=-1.0 is negative"),
-    "an unknown timeframe": ("unknown_timeframe", {"timeframe": "1w"}, "timeframe '1w' is not one of <n>m, <n>h, <n>d"),
+    "an unknown timeframe": ("unknown_timeframe", {"timeframe": "1w"}, "timeframe '1w' is not one of <n>s, <n>m, <n>h, <n>d"),
     "a timeframe of nothing": ("unknown_timeframe", {"timeframe": "0m"}, "timeframe '0m' is not one of"),
     "no timeframe": ("unknown_timeframe", {"timeframe": None}, "timeframe None is not one of"),
     "a naive time": ("naive_time", {"ts": "2024-03-01T14:30:00"}, "has no zone: say which zone it is in, such as --timezone UTC"),

@@ -1,4 +1,4 @@
-"""Bars, events, actions, memberships and vectors for the tests of the stores, made from few words."""
+"""Bars, events, actions, memberships, points and vectors for the tests of the stores, made from few words."""
 
 from __future__ import annotations
 
@@ -8,8 +8,19 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 
 from asof import FeatureSet, bars
-from asof.records import ACTIONS, BARS, EVENTS, MEMBERSHIPS, vector_schema
-from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, MEMBERSHIPS_TABLE, Selection, Store, Table, vectors_table
+from asof.records import ACTIONS, BARS, BOOKS, EVENTS, MEMBERSHIPS, QUOTES, TRADES, vector_schema
+from asof.stores.store import (
+    ACTIONS_TABLE,
+    BARS_TABLE,
+    EVENTS_TABLE,
+    MEMBERSHIPS_TABLE,
+    QUOTES_TABLE,
+    TRADES_TABLE,
+    Selection,
+    Store,
+    Table,
+    vectors_table,
+)
 
 MINI = FeatureSet("mini", {"ret_1": bars.close / bars.close.lag(1) - 1, "high": bars.high + 0})
 VECTORS_TABLE = vectors_table(MINI)
@@ -69,6 +80,39 @@ def memberships_of(*rows: dict[str, object]) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=MEMBERSHIPS)
 
 
+def trade(n: float, price: float | None = 1.0, instrument: str = "A", seq: int = 0, **rest: object) -> dict[str, object]:
+    """A trade in minute `n`, known at once unless `rest` says otherwise."""
+    made = {"price": price, "size": 100.0, "side": 1.0, "available_at": minute(n)}
+    return {"instrument_id": instrument, "ts": minute(n), "seq": seq} | made | rest
+
+
+def trades_of(*rows: dict[str, object]) -> pa.Table:
+    """Trades as the store takes them."""
+    return pa.Table.from_pylist(list(rows), schema=TRADES)
+
+
+def quote(n: float, bid: float | None = 1.0, instrument: str = "A", seq: int = 0, **rest: object) -> dict[str, object]:
+    """A quote in minute `n`, known at once unless `rest` says otherwise."""
+    made = {"bid": bid, "bid_size": 5.0, "ask": 2.0, "ask_size": None, "available_at": minute(n)}
+    return {"instrument_id": instrument, "ts": minute(n), "seq": seq} | made | rest
+
+
+def quotes_of(*rows: dict[str, object]) -> pa.Table:
+    """Quotes as the store takes them."""
+    return pa.Table.from_pylist(list(rows), schema=QUOTES)
+
+
+def book(n: float, *bids: float, instrument: str = "A", seq: int = 0, **rest: object) -> dict[str, object]:
+    """A book in minute `n`, with a size of 1 at each bid and one ask."""
+    made = {"bid_prices": list(bids), "bid_sizes": [1.0] * len(bids), "ask_prices": [9.0], "ask_sizes": [2.0], "gap": n == 1}
+    return {"instrument_id": instrument, "ts": minute(n), "seq": seq} | made | {"available_at": minute(n)} | rest
+
+
+def books_of(*rows: dict[str, object]) -> pa.Table:
+    """Books as the store takes them."""
+    return pa.Table.from_pylist(list(rows), schema=BOOKS)
+
+
 def vector(n: int, ret_1: float | None = 0.1, instrument: str = "A", **rest: object) -> dict[str, object]:
     """The vector of the bar that opens in minute `n`, available at its close unless `rest` says otherwise."""
     known = {"instrument_id": instrument, "timeframe": "1m", "ts": minute(n), "available_at": minute(n + 1)}
@@ -104,6 +148,8 @@ KINDS = {
     "events": (EVENTS_TABLE, events_of, lambda n, score: event(f"e{n:03d}", n, score), "score"),
     "actions": (ACTIONS_TABLE, actions_of, action, "split"),
     "memberships": (MEMBERSHIPS_TABLE, memberships_of, lambda n, value: membership(n, f"{value}"), "value"),
+    "trades": (TRADES_TABLE, trades_of, trade, "price"),
+    "quotes": (QUOTES_TABLE, quotes_of, quote, "bid"),
     "vectors": (VECTORS_TABLE, vectors_of, vector, "ret_1"),
 }
 """For each kind of record its table, what makes a table of rows, what makes a row from its number and a value, and that value's column."""

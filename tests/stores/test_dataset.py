@@ -99,6 +99,24 @@ def test_the_manifest_tells_all_that_the_data_was_made_of(feature_store: Feature
     assert Manifest.parse(text, "here").json() == text
 
 
+def test_an_age_in_trading_time_is_proved_by_the_calendars_of_the_manifest(store: Store, tmp_path: Path) -> None:
+    friday = [{"ts": datetime(2024, 3, 8, 20, 59, tzinfo=UTC)}, {"ts": datetime(2024, 3, 8, 20, 58, tzinfo=UTC)}]
+    store.upsert(BARS_TABLE, bars_of(*(bar(0, 2.0, name) | ts for name in ("A", "BTC") for ts in friday)), NOON)
+    opened = FeatureStore(store, Settings(calendars={"*": "XNYS", "BTC": "24/7"}))  # type: ignore[call-arg]
+    opened.backfill(MINI, "1m")
+    monday = ["2024-03-11T13:40:00Z", "2024-03-11T14:00:00Z", "2024-03-11T14:00:01Z"]
+    entities = pa.table({"instrument_id": ["A"] * 3 + ["BTC"], "event_timestamp": [*monday, monday[0]]})
+    made = opened.create_dataset("first", entities, "mini", "1m", max_age="30m trading", folder=tmp_path)
+    assert made.frame().table["ts"].is_valid().to_pylist() == [True, True, False, False]
+    assert (made.manifest.max_age, made.manifest.calendars) == ("30m trading", {"*": "XNYS", "BTC": "24/7"})
+    assert made.frame().table == opened.get_historical_features(entities, "mini", "1m", max_age="30m trading").table
+    elsewhere = FeatureStore(store, Settings())
+    assert counts(elsewhere, "first", tmp_path) == (4, 0, 0, 0)
+    with pytest.raises(DefinitionError, match="no instrument has a calendar"):
+        elsewhere.get_historical_features(entities, "mini", "1m", max_age="30m trading")
+    assert load(tmp_path, "first").manifest == made.manifest
+
+
 def test_what_is_corrected_afterwards_changes_neither_the_data_set_nor_its_proof(feature_store: FeatureStore, tmp_path: Path) -> None:
     first = feature_store.create_dataset("first", ENTITIES, ["mini", "other"], "1m", folder=tmp_path)
     correct(feature_store, 9, 77.0)
@@ -191,13 +209,20 @@ def test_checksums_that_are_not_whole_prove_nothing(frozen: tuple[FeatureStore, 
         opened.verify_dataset("first", folder=folder)
 
 
-def forge(folder: Path, **changes: object) -> None:
+def forge(folder: Path, without: str = "", **changes: object) -> None:
     """Change the manifest, and its checksum with it."""
     place = folder / "first"
     record = json.loads((place / MANIFEST).read_text()) | changes
+    record.pop(without, None)
     (place / MANIFEST).write_text(json.dumps(record))
     digests = {file: hashlib.sha256((place / file).read_bytes()).hexdigest() for file in (DATA, MANIFEST)}
     (place / SUMS).write_text("".join(f"{digest}  {file}\n" for file, digest in digests.items()))
+
+
+def test_a_data_set_of_before_ages_could_count_trading_is_proved_as_ever(frozen: tuple[FeatureStore, Path]) -> None:
+    opened, folder = frozen
+    forge(folder, without="calendars")
+    assert opened.verify_dataset("first", folder=folder).right
 
 
 def test_another_fingerprint_and_an_unknown_feature_set_are_errors_that_say_so(frozen: tuple[FeatureStore, Path]) -> None:

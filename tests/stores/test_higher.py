@@ -33,6 +33,7 @@ SET = FeatureSet(
         "mean": five.close.mean(2).latest(),
         "place": (bars.close / quarter.close.latest()).mean(2),
         "total": bars.adjusted.close / five.adjusted.close.lag(1).latest() - 1,
+        "age": quarter.close.age(),
         "mood": events.window("5m").sentiment.mean(),
     },
     {"FEW": five.count(3).latest() < 3},

@@ -370,16 +370,17 @@ def test_a_feature_set_that_has_the_name_of_a_table_is_refused(postgres: Postgre
     assert store.registered() == {}
 
 
-def test_where_the_server_has_timescaledb_vectors_and_our_bars_are_hypertables_with_policies(postgres: Postgres) -> None:
+def test_where_the_server_has_timescaledb_vectors_bars_and_points_are_hypertables_with_policies(postgres: Postgres) -> None:
     url = postgres.database()
     if not postgres.run("SELECT 1 FROM pg_extension WHERE extname = 'timescaledb'", url):
         pytest.skip("this server has no TimescaleDB")
     jobs = "SELECT hypertable_name, proc_name FROM timescaledb_information.jobs WHERE hypertable_schema = 'public' ORDER BY 1, 2"
     chunks = "SELECT hypertable_name, time_interval FROM timescaledb_information.dimensions ORDER BY 1"
-    assert postgres.run(chunks, url) == [("feature_vectors", timedelta(days=7)), ("ohlcv", timedelta(days=7))]
+    tables = ["books", "feature_vectors", "ohlcv", "quotes", "trades"]
+    assert postgres.run(chunks, url) == [(name, timedelta(days=7)) for name in tables]
     assert postgres.run(jobs, url) == []
     migrate(url, Policies(columnstore_after="30d", retention="730d"))
-    assert [row[0] for row in postgres.run(jobs, url)] == ["feature_vectors"] * 2 + ["ohlcv"] * 2
+    assert [row[0] for row in postgres.run(jobs, url)] == sorted(tables * 2)
     with PostgresStore(url) as store:
         store.register(MINI, NOON)
         store.upsert(VECTORS_TABLE, vectors_of(vector(0, 0.1), vector(1, 0.2)), NOON)
@@ -389,7 +390,7 @@ def test_where_the_server_has_timescaledb_vectors_and_our_bars_are_hypertables_w
         assert [r["ret_1"] for r in rows_in(store, VECTORS_TABLE, Selection(known_at=NOON))] == [0.1, 0.2]
         assert [r["ret_1"] for r in rows_in(store, VECTORS_TABLE)] == [0.5, 0.2, 0.3]
     migrate(url, Policies(columnstore_after="60d", retention="730d"))
-    assert len(postgres.run(jobs, url)) == 4
+    assert len(postgres.run(jobs, url)) == 10
     migrate(url, Policies())
     assert postgres.run(jobs, url) == []
 

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asof import FeatureSet, bars
+from asof import FeatureSet, FeatureStore, bars
+from asof.config import Settings
+from asof.errors import NotFound
 from asof.records import QUALITY_LOG, QUARANTINE, UTC
 from asof.stores.store import BARS_TABLE, EVENTS_TABLE, SPANS, Selection, Store
 from tests.stores.conftest import Opener
@@ -54,6 +56,23 @@ def test_a_join_of_no_rows_has_the_columns_all_the_same(filled: Store) -> None:
     found = filled.as_of(VECTORS_TABLE, entities(), "1m", ("ret_1", "ts", "quality_flags"))
     assert (found.num_rows, found.column_names) == (0, ["ret_1", "ts", "quality_flags"])
     assert found.schema == pa.schema([VECTORS_TABLE.schema.field(name) for name in found.column_names])
+
+
+def test_a_history_of_some_features_has_these_alone_in_the_order_asked_for_and_every_row_by_key(filled: Store) -> None:
+    filled.upsert(VECTORS_TABLE, vectors_of(vector(3), vector(0, instrument="AB")), later(1))  # behind others, as they were written
+    reader = FeatureStore(filled, Settings())
+    whole = reader.history("mini", "1m").to_arrow()
+    assert [(row["instrument_id"], row["ts"]) for row in whole.to_pylist()] == [
+        *(("A", minute(n)) for n in (0, 1, 3, 5)),
+        ("AB", minute(0)),
+        ("B", minute(2)),
+    ]
+    some = reader.history(["mini:high", "mini:ret_1"], "1m").to_arrow()
+    assert some.column_names == [*whole.column_names[:4], "high", "ret_1", *whole.column_names[6:]]
+    assert some.select(whole.column_names) == whole
+    assert reader.history(["mini:high"], "1m", instruments=["B"]).to_arrow() == whole.slice(5).drop(["ret_1"])
+    with pytest.raises(NotFound, match="mini has no feature 'hihg'; did you mean 'high'"):
+        reader.history(["mini:hihg"], "1m")
 
 
 def newest(made: Bars, at: float) -> int | None:
@@ -154,15 +173,8 @@ def test_a_log_takes_each_entry_once_whenever_it_was_detected(store: Store, log:
 
 def test_the_facts_count_the_rows_of_every_table(filled: Store) -> None:
     filled.upsert(EVENTS_TABLE, events_of(event("e", 0)), NOON)
-    assert filled.facts()["rows"] == {
-        "bars": 0,
-        "events": 1,
-        "actions": 0,
-        "memberships": 0,
-        "mini": 5,
-        "quarantine": 0,
-        "feature_quality_log": 0,
-    }
+    others = dict.fromkeys(("bars", "actions", "memberships", "trades", "quotes", "books", "quarantine", "feature_quality_log"), 0)
+    assert filled.facts()["rows"] == {"events": 1, "mini": 5, **others}
 
 
 SPANNED = [("A", 4, 6), ("B", 1, 1), ("C", 0, 9)]

@@ -15,6 +15,7 @@ from asof import __version__
 from asof.cli import (
     apply,
     backfill,
+    bars,
     dataset,
     demo,
     dlq,
@@ -65,7 +66,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 """Every command, beside those of the groups."""
 
-GROUPS: dict[str, typer.Typer] = {"ingest": ingest.app, "dataset": dataset.app, "dlq": dlq.app}
+GROUPS: dict[str, typer.Typer] = {"ingest": ingest.app, "bars": bars.app, "dataset": dataset.app, "dlq": dlq.app}
 """The groups of commands."""
 
 for _name, _command in COMMANDS.items():

@@ -44,11 +44,17 @@ StoreOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")]
-TimeframeOption = Annotated[str, typer.Option("--timeframe", "-t", help="Timeframe of the bars: <n>m, <n>h or <n>d.")]
+TimeframeOption = Annotated[str, typer.Option("--timeframe", "-t", help="Timeframe of the bars: <n>s, <n>m, <n>h or <n>d.")]
 InstrumentOption = Annotated[list[str] | None, typer.Option("--instrument", "-i", help="Only this instrument; may be given again.")]
 FromOption = Annotated[str | None, typer.Option("--from", help="First bar: a date, or a time with its zone.")]
 KnownAtOption = Annotated[
     str | None, typer.Option("--known-at", help="As the store held it to be true then: a date, or a time with its zone.")
+]
+MaxAgeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Oldest vector to use, from available_at on: `3d` by the clock, `2h trading` of open hours, `3d trading` of sessions."
+    ),
 ]
 ToOption = Annotated[str | None, typer.Option("--to", help="Last bar, included: a date, or a time with its zone.")]
 

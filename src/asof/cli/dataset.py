@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from asof.cli.console import JsonOption, KnownAtOption, StoreOption, TimeframeOption, emit, err, out
+from asof.cli.console import JsonOption, KnownAtOption, MaxAgeOption, StoreOption, TimeframeOption, emit, err, out
 from asof.cli.join import entity_rows
 from asof.errors import DataError
 from asof.feature_store import connect
@@ -30,7 +30,7 @@ def create_dataset(
         list[str], typer.Option("--features", "-f", help="A feature set, or one feature such as fs_v1:ret_1; again for more.")
     ],
     timeframe: TimeframeOption,
-    max_age: Annotated[str | None, typer.Option(help="Oldest vector to use, such as 2d, by event_timestamp - available_at.")] = None,
+    max_age: MaxAgeOption = None,
     timezone: Annotated[str | None, typer.Option(help="Zone of event_timestamps that name none.")] = None,
     known_at: KnownAtOption = None,
     folder: FolderOption = Path(FOLDER),
@@ -100,7 +100,8 @@ def _about(manifest: Manifest) -> dict[str, str]:
         "columns": ", ".join(f"{name} ({kind})" for name, kind in manifest.columns.items()),
         "entities": ", ".join(manifest.entities),
         "timeframe": manifest.timeframe,
-        "max age": manifest.max_age or "any",
+        "max age": (manifest.max_age or "any")
+        + (f" ({', '.join(map('='.join, manifest.calendars.items()))})" if manifest.calendars else ""),
         "known at": manifest.known_at.isoformat(),
         "created at": manifest.created_at.isoformat(),
         "made by": f"asof {manifest.asof_version}, pipeline {manifest.pipeline_version}",

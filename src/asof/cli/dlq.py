@@ -112,8 +112,8 @@ def _letters(settings: Settings, reason: str | None) -> list[DeadLetter]:
 
 def _brokers(settings: Settings) -> Brokers:
     with _kafka():
-        from asof.sources.kafka import Brokers  # noqa: PLC0415  # confluent-kafka is an extra
-    return Brokers(settings, _Silent())
+        from asof.sources.kafka import Brokers, Silent  # noqa: PLC0415  # confluent-kafka is an extra
+    return Brokers(settings, Silent())
 
 
 @contextmanager
@@ -122,15 +122,6 @@ def _kafka() -> Iterator[None]:
         yield
     except ImportError as error:
         raise MissingExtra(f'dead letters need confluent-kafka: pip install "asof[kafka]" ({error})') from None
-
-
-class _Silent:
-    """Logs nothing: what ends a command is its error message."""
-
-    def info(self, event: str, **facts: object) -> None:
-        """Nothing."""
-
-    warning = error = info
 
 
 def _cells(letter: DeadLetter) -> list[str]:

@@ -29,21 +29,26 @@ def explain(
     with connect(store, create=False) as opened:
         found = opened.explain(feature_set, timeframe, instrument, ts, known_at=known_at)
     if as_json:
-        emit(_facts(found))
+        emit(facts(found))
     else:
-        _show(feature_set, timeframe, found)
+        show(feature_set, timeframe, found)
 
 
-def _facts(found: Explained) -> dict[str, object]:
+def facts(found: Explained) -> dict[str, object]:
+    """A vector that was taken apart, for programs."""
     trees = {kind: {name: asdict(value) for name, value in getattr(found, kind).items()} for kind in ("features", "flags")}
     about = {"instrument": found.instrument, "ts": found.ts, "raised": list(found.raised), "stored": found.stored}
     about |= {"sections": [asdict(section) for section in found.sections]} if found.sections else {}
-    return {**about, **trees, "bars": found.bars.to_pylist(), "events": found.events.to_pylist(), "actions": found.actions.to_pylist()}
+    tables = {name: getattr(found, name).to_pylist() for name in ("bars", "events", "actions")}
+    return {**about, **trees, **tables, "higher": {text: table.to_pylist() for text, table in found.higher.items()}}
 
 
-def _show(feature_set: str, timeframe: str, found: Explained) -> None:
+def show(feature_set: str, timeframe: str, found: Explained, feature: str = "") -> None:
+    """A vector that was taken apart, for people: all of it, or of its features only the one that is named."""
     root = Tree(f"[bold]{feature_set}[/] {timeframe} {escape(found.instrument)} {found.ts:%Y-%m-%d %H:%M}")
     for name, value in found.features.items():
+        if feature in found.features and name != feature:
+            continue
         differs = "" if found.stored is None or found.stored[name] == value.value else f"  [red]stored {found.stored[name]}[/]"
         _grow(root.add(f"[bold]{name}[/] = {_number(value)}{differs}  [dim]{escape(value.text)}[/]"), value)
     for name in found.flags:
@@ -55,9 +60,10 @@ def _show(feature_set: str, timeframe: str, found: Explained) -> None:
         out.print(f"{escape(section.text)}: {place} among {section.values} values of {section.members} members")
     if found.stored is None:
         out.print("[yellow]no vector of this bar is stored[/]")
-    before = max(0, len(found.bars) - LAST_BARS)
-    title = f"{len(found.bars)} bars" + (f", the last {LAST_BARS}" if before else "")
-    show_table(found.bars.slice(before).select(["ts", "open", "high", "low", "close", "volume", "known_from"]), title)
+    for text, bars in {"": found.bars, **found.higher}.items():
+        before = max(0, len(bars) - LAST_BARS)
+        title = f"{len(bars)} {text} bars".replace("  ", " ") + (f", the last {LAST_BARS}" if before else "")
+        show_table(bars.slice(before).select(["ts", "open", "high", "low", "close", "volume", "known_from"]), title)
     if len(found.events):
         columns = ["enriched_at_utc", "event_id", "score", "confidence", "event_time_utc", "known_from"]
         show_table(found.events.select(columns), f"{len(found.events)} events")

@@ -1,4 +1,4 @@
-"""`asof ingest bars`, `events`, `actions` and `memberships`: files into the store."""
+"""`asof ingest bars`, `asof ingest trades` and so on: files into the store."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from rich.table import Table
 from asof.cli.console import JsonOption, StoreOption, emit, err, out, progress
 from asof.errors import did_you_mean
 from asof.feature_store import connect
-from asof.jobs.ingest import KNOWN_FROM, Ingestion, IngestReport, actions_into, memberships_into
-from asof.records import ACTIONS, BARS, MEMBERSHIPS
+from asof.jobs.ingest import KNOWN_FROM, Ingestion, IngestReport, actions_into, books_into, memberships_into
+from asof.jobs.level2 import COLUMNS, DEPTH
+from asof.records import ACTIONS, BARS, BOOKS, MEMBERSHIPS, QUOTES, TRADES
 from asof.sources import lean, spells
 from asof.sources.columns import ColumnMapping
 from asof.sources.files import rows_of
@@ -22,7 +23,7 @@ from asof.sources.symbols import read_symbols
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Read bars, events, corporate actions or memberships from Parquet, CSV, JSON lines or Arrow files into the store.",
+    help="Read bars, events, actions, memberships, trades, quotes or books from Parquet, CSV, JSON lines or Arrow files into the store.",
 )
 
 Files = Annotated[list[Path], typer.Argument(help="The files.")]
@@ -115,6 +116,67 @@ def memberships(
     mapping = ColumnMapping(_columns(column, known), timezone, unit)
     with connect(store) as opened:
         _run(memberships_into(opened.store, datetime.now(UTC), mapping, scheme, file_format, strict=strict), files, as_json)
+
+
+@app.command("trades")
+def trades(
+    files: Files,
+    column: Columns = None,
+    timezone: Timezone = None,
+    unit: Unit = None,
+    strict: Strict = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ingest trades: instrument_id, ts, price, size, and seq, side (or buyer_is_maker), available_at where there are such."""
+    mapping = ColumnMapping(_columns(column, (*TRADES.names, "buyer_is_maker", KNOWN_FROM)), timezone, unit)
+    with connect(store) as opened:
+        _run(Ingestion(opened.store, "trades", datetime.now(UTC), mapping, strict=strict), files, as_json)
+
+
+@app.command("quotes")
+def quotes(
+    files: Files,
+    column: Columns = None,
+    missing_side: Annotated[
+        str | None, typer.Option("--missing-side", help="What a quote without a bid, or without an ask, means: empty, or unchanged.")
+    ] = None,
+    timezone: Timezone = None,
+    unit: Unit = None,
+    strict: Strict = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ingest quotes: instrument_id, ts, bid, ask, and bid_size, ask_size, seq, available_at where there are such."""
+    mapping = ColumnMapping(_columns(column, (*QUOTES.names, KNOWN_FROM)), timezone, unit)
+    with connect(store) as opened:
+        _run(Ingestion(opened.store, "quotes", datetime.now(UTC), mapping, strict=strict, missing_side=missing_side), files, as_json)
+
+
+@app.command("books")
+def books(
+    files: Files,
+    column: Columns = None,
+    file_format: Annotated[
+        str, typer.Option("--format", help="What the files are: table, a book in each row, or level2, a changed level in each row.")
+    ] = "table",
+    depth: Annotated[int, typer.Option(help="Levels of each side that books of level 2 have.")] = DEPTH,
+    snapshot: Annotated[
+        list[Path] | None, typer.Option("--snapshot", help="A level 2 file that holds a snapshot, read before the others; no kind needed.")
+    ] = None,
+    timezone: Timezone = None,
+    unit: Unit = None,
+    strict: Strict = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ingest order books: bid_prices, bid_sizes, ask_prices, ask_sizes as lists, or of level 2 update_id, kind, side, price, size."""
+    known = (*BOOKS.names, KNOWN_FROM) if file_format == "table" else COLUMNS
+    mapping = ColumnMapping(_columns(column, known), timezone, unit)
+    first = snapshot or []
+    with connect(store) as opened:
+        run = books_into(opened.store, datetime.now(UTC), mapping, file_format, depth=depth, snapshots=first, strict=strict)
+        _run(run, [*first, *files], as_json)
 
 
 def _columns(given: list[str] | None, known: tuple[str, ...]) -> dict[str, str]:

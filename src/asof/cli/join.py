@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
 import pyarrow as pa
 import typer
 
-from asof.cli.console import JsonOption, KnownAtOption, StoreOption, TimeframeOption, emit, out
+from asof.cli.console import JsonOption, KnownAtOption, MaxAgeOption, StoreOption, TimeframeOption, emit, out
 from asof.errors import DataError
 from asof.feature_store import connect
 from asof.jobs import reading
+from asof.jobs.ages import Age
 from asof.jobs.files import replacing
 from asof.jobs.formats import TABLES
 from asof.sources.files import read_file
-from asof.timeframes import duration
 
 
 def join(
@@ -25,7 +24,7 @@ def join(
     timeframe: TimeframeOption,
     file: Annotated[Path, typer.Option("--out", "-o", help="File to write: .parquet, .csv or .arrow.")],
     feature: Annotated[list[str] | None, typer.Option("--feature", "-f", help="Only this feature; may be given again.")] = None,
-    max_age: Annotated[str | None, typer.Option(help="Oldest vector to use, such as 2d, by event_timestamp - available_at.")] = None,
+    max_age: MaxAgeOption = None,
     timezone: Annotated[str | None, typer.Option(help="Zone of event_timestamps that name none.")] = None,
     known_at: KnownAtOption = None,
     store: StoreOption = None,
@@ -36,11 +35,11 @@ def join(
     if form not in TABLES:
         raise typer.BadParameter(f"{file}: the name must end in one of {', '.join('.' + t for t in TABLES)}", param_hint="--out")
     rows = entity_rows(entities)
-    age = None if max_age is None else timedelta(microseconds=duration(max_age))
+    age = None if max_age is None else Age.of(max_age)
     with connect(store, create=False) as opened:
         definition, selection = opened.select(feature_set, timeframe, known_at=known_at)
         chosen = tuple(feature or ()) or None
-        joined = reading.join(opened.store, definition, timeframe, rows, chosen, age, timezone, selection.known_at)
+        joined = reading.join(opened.store, definition, timeframe, rows, chosen, age, timezone, selection.known_at, opened.calendars)
     with replacing(file) as stream:
         TABLES[form](joined, stream)
     found = len(joined) - joined["ts"].null_count

@@ -16,7 +16,19 @@ from asof.config import load_settings
 from asof.errors import DefinitionError
 from asof.feature_store import connect
 from asof.features.feature_set import FeatureSet
-from asof.jobs.leakcheck import CUTS, MOST_BARS, ROUNDING, Checkable, Finding, Leakcheck, bits, stored, stored_memberships
+from asof.jobs.leakcheck import (
+    CUTS,
+    MOST_BARS,
+    ROUNDING,
+    Checkable,
+    Finding,
+    Leakcheck,
+    bits,
+    higher_of,
+    stored,
+    stored_higher,
+    stored_memberships,
+)
 from asof.jobs.leakcheck import leakcheck as check
 from asof.jobs.variations import CHECKS
 from asof.operators import OPERATORS, STAGED_SHAPES, Operator
@@ -52,11 +64,12 @@ def leakcheck(
         raise typer.BadParameter("say which of the store's bars to take, such as --timeframe 1d", param_hint="--timeframe")
     machine = (operator for operator in OPERATORS if operator.shape not in STAGED_SHAPES)
     chosen = [*_chosen(what or []), *(machine if operators else ())]
-    given, memberships, calendars = _given(timeframe, instrument, bars, seed, store)
+    given, higher, memberships, calendars = _given(timeframe, instrument, bars, seed, store, higher_of(chosen))
     with progress("leakcheck", as_json) as step:
         found = check(
             chosen,
             *given,
+            higher=higher,
             memberships=memberships,
             timeframe=timeframe,
             calendars=calendars,
@@ -94,14 +107,14 @@ def _checkable(found: object, text: str) -> Checkable:
 
 
 def _given(
-    timeframe: str | None, instruments: list[str] | None, bars: int, seed: int, store: str | None
-) -> tuple[tuple[pa.Table, ...], pa.Table | None, dict[str, str]]:
-    """Bars, events and actions of the store, its memberships, and this project's calendars; nothing where made-up ones are to be taken."""
+    timeframe: str | None, instruments: list[str] | None, bars: int, seed: int, store: str | None, frames: list[str]
+) -> tuple[tuple[pa.Table, ...], dict[str, pa.Table], pa.Table | None, dict[str, str]]:
+    """Bars, events and actions of the store, higher bars, memberships and this project's calendars; nothing for made-up ones."""
     if timeframe is None:
-        return (), None, {}
+        return (), {}, None, {}
     with connect(store, create=False) as opened:
-        given = stored(opened.store, timeframe, tuple(instruments or ()) or None, bars, seed)
-        return given, stored_memberships(opened.store), opened.settings.calendars
+        found = stored(opened.store, timeframe, tuple(instruments or ()) or None, bars, seed)
+        return found, stored_higher(opened.store, found[0], frames), stored_memberships(opened.store), opened.settings.calendars
 
 
 def _facts(found: Leakcheck) -> dict[str, object]:

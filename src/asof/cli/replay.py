@@ -7,6 +7,7 @@ import time
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from asof.cli.console import InstrumentOption, JsonOption, StoreOption, TimeframeOption, emit, out, progress
 from asof.errors import DefinitionError
@@ -23,6 +24,10 @@ def replay(
     end: Annotated[str | None, typer.Option("--to", help="Nothing that became known later goes in.")] = None,
     speed: Annotated[str, typer.Option(help="`max`, or how much faster than history: 1x, 60x.")] = "max",
     seed: Annotated[int, typer.Option(help="What came at one moment is in another order for another number.")] = 0,
+    topic: Annotated[
+        str | None,
+        typer.Option(help="Publish the vectors as well, as the service would, to this topic: one without messages, and not the live one."),
+    ] = None,
     instrument: InstrumentOption = None,
     threads: Annotated[int | None, typer.Option(min=1, max=1024, help="Threads; all processors by default.")] = None,
     store: StoreOption = None,
@@ -43,6 +48,7 @@ def replay(
             end=end,
             pace=pace,
             seed=seed,
+            topic=topic,
             threads=threads,
             progress=step,
         )
@@ -50,9 +56,9 @@ def replay(
     seconds, changes = time.perf_counter() - began, done.changes
     facts = {"computed": done.computed, "inserted": changes.inserted, "corrected": changes.corrected, "withdrawn": done.withdrawn}
     if as_json:
-        emit({**facts, "failed": dict(done.failed), "into": url, "seconds": round(seconds, 3)})
+        emit({**facts, "failed": dict(done.failed), "into": url, "topic": topic, "seconds": round(seconds, 3)})
         return
-    where = "in memory" if url == "duckdb://" else f"in {url}"
+    where = ("in memory" if url == "duckdb://" else f"in {url}") + (f" and published to {escape(topic)}" if topic else "")
     out.print(
         f"{feature_set} {timeframe}: {changes.inserted:,} vectors came to be and {changes.corrected:,} were corrected since, {where}"
         f" ({done.computed:,} computed, {done.withdrawn:,} withdrawn) in {seconds:.1f} s"

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from asof.cli.console import InstrumentOption, JsonOption, StoreOption, emit, err, out, progress
 from asof.feature_store import connect
-from asof.jobs.resampling import Resampled
+from asof.jobs.resampling import Resampled, check
 
 
 def resample(
@@ -26,20 +26,29 @@ def resample(
     """Make bars of higher timeframes: on the grid for minutes and hours, by session for days. Bars that are there from elsewhere stay."""
     if changed and instrument:
         raise typer.BadParameter("what has changed is made again for all instruments", param_hint="--changed")
+    for timeframe in higher:
+        check(lower, timeframe)
+    found: dict[str, object] = {}
     with connect(store) as opened:
         for timeframe in higher:
             with progress(f"resample {timeframe}", as_json) as step:
                 began = time.perf_counter()
                 done = opened.resample(lower, timeframe, instruments=instrument, changed=changed, progress=step)
-            _tell(timeframe, done, time.perf_counter() - began, as_json)
-
-
-def _tell(timeframe: str, done: Resampled, seconds: float, as_json: bool) -> None:
-    changes = done.changes
-    facts = {"inserted": changes.inserted, "corrected": changes.corrected, "unchanged": changes.unchanged}
+            found[timeframe] = _facts(done)
+            if not as_json:
+                _tell(timeframe, done, time.perf_counter() - began)
     if as_json:
-        emit({"timeframe": timeframe, "made": done.made, **facts, "withdrawn": done.withdrawn, "left_alone": done.left_alone})
-        return
+        emit(found)
+
+
+def _facts(done: Resampled) -> dict[str, int]:
+    changes = done.changes
+    facts = {"made": done.made, "inserted": changes.inserted, "corrected": changes.corrected, "unchanged": changes.unchanged}
+    return facts | {"withdrawn": done.withdrawn, "left_alone": done.left_alone}
+
+
+def _tell(timeframe: str, done: Resampled, seconds: float) -> None:
+    changes = done.changes
     withdrawn = f", {done.withdrawn:,} withdrawn" if done.withdrawn else ""
     out.print(
         f"{escape(timeframe)}: {done.made:,} bars in {seconds:.1f} s: [green]{changes.inserted:,} new[/],"

@@ -125,7 +125,40 @@ def gather(room, x):
     return -held if broken else held
 
 
+def gather_pairs(room, x, y):
+    """Move the pairs that x and y both have into the rows of `room`. Returns how many, with an error among them as a negative number."""
+    held, broken = 0, False
+    for i in range(len(x)):
+        if (x[i] == x[i]) & (y[i] == y[i]):
+            room[0, held], room[1, held] = x[i], y[i]
+            held += 1
+            broken |= math.isinf(x[i]) | math.isinf(y[i])
+    return -held if broken else held
+
+
+def present_pairs(kernel):
+    def drive(out, inputs, params, offsets, reach):
+        x, y = inputs
+        room = np.empty((2, reach + 1))
+        for s in range(len(offsets) - 1):
+            for i in range(offsets[s], offsets[s + 1]):
+                first = max(offsets[s], i - reach)
+                held = gather_pairs(room, x[first : i + 1], y[first : i + 1])
+                if abs(held) < params[-1]:
+                    out[i] = math.nan
+                elif held < 0:
+                    out[i] = math.inf
+                else:
+                    result = kernel(room[0, :held], room[1, :held], *params[1:-1])
+                    out[i] = result if math.isfinite(result) else math.inf
+
+    return drive
+
+
 def present(kernel, inputs, sums):
+    if inputs == 2:
+        return present_pairs(kernel)
+
     def drive(out, inputs, params, offsets, reach):
         (x,) = inputs
         room = np.empty(reach + 1)

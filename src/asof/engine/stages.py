@@ -22,9 +22,10 @@ from asof.engine.plan import Plan, Stage, Staged
 from asof.engine.run import evaluate
 from asof.engine.sections import Sections
 from asof.features.adjustment import Scale, rescales
-from asof.operators.staged import latest
+from asof.operators.staged import age, latest
 
 _latest = compile_loop(latest)
+_age = compile_loop(age)
 _rescale_newest = compile_loop(ordering.rescale_newest)
 
 
@@ -45,7 +46,7 @@ def staged(plan: Plan, panel: Panel, threads: int | None = None, rows: int | Non
 
 
 def _newest(stage: Stage, panel: Panel, higher: Panel, inputs: tuple[Floats, ...]) -> tuple[Mapping[str, Floats], Ints]:
-    """The columns of `latest`: for each bar, values of the newest bar of a higher timeframe that was known when it was.
+    """The columns of `latest` and `age`: for each bar, values of the newest bar of a higher timeframe that was known when it was.
 
     That bar's value also looks at the bars before it; one of them may have become known later.
     """
@@ -55,6 +56,9 @@ def _newest(stage: Stage, panel: Panel, higher: Panel, inputs: tuple[Floats, ...
     newest = newest_known(panel.offsets, panel.moment, higher.offsets, higher.known)
     columns = {node.column: np.empty(len(newest)) for node in stage.nodes}
     for node in stage.nodes:
+        if node.operator.name == "age":
+            _age(columns[node.column], panel.moment, higher.known, newest)
+            continue
         _latest(columns[node.column], inputs[node.inputs[0]], newest)
         if rescales(node.scale):
             _rescaled(columns[node.column], node.scale, newest, panel, higher)

@@ -50,8 +50,15 @@ class Across:
         """Each member's value less the mean of all, or of its group."""
         return self._apply("demean", (x,))
 
-    def neutralise(self, x: Expr, against: Expr | None = None) -> Expr:
-        """What is left of each value when a straight line over `against` is taken away; without it, the mean of all, or of its group."""
+    def neutralise(self, x: Expr, against: Expr | None = None, *, by: str | None = None) -> Expr:
+        """What is left of each value when a straight line over `against` is taken away; without it, the mean.
+
+        Of all, or of the groups of `by`: `sp500.neutralise(x, by="sector")`.
+        """
+        if by is not None and self.by not in (None, by):
+            raise DefinitionError(f"neutralise: by={by!r}, but the section is by {self.by!r}: say it once")
+        if by != self.by and by is not None:
+            return Across(self.universe, by).neutralise(x, against)
         return self.demean(x) if against is None else self._apply("neutralise", (x, against))
 
     def __getattr__(self, name: str) -> Callable[..., Expr]:

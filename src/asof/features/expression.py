@@ -15,6 +15,7 @@ from asof.errors import DefinitionError, UnknownName, did_you_mean
 from asof.features import decay
 from asof.features.adjustment import ADJUSTED, ANY, FREE, NONE, PREFIX, Scale, rescales, scale_of
 from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, SECTION_SHAPES, Operator, Scaling, Shape
+from asof.operators.staged import HIGHER
 from asof.timeframes import duration, duration_text, timeframe
 
 BARS = "bars"
@@ -30,6 +31,7 @@ BAR_COLUMNS = {
     "close": "last price of the bar",
     "volume": "traded volume of the bar",
     "grid_offset": "microseconds by which an `m` or `h` bar opens off its timeframe's grid; 0 for days",
+    "session": "when the session began that the bar opens in, in microseconds since 1970; missing outside of sessions",
     "unbroken": "1 where no bar that the instrument's calendar expects is absent between the one before and this; else missing",
 }
 """What a bar offers. A price that is missing, zero or below is a missing value."""
@@ -43,6 +45,9 @@ EVENT_COLUMNS = {
     "clock_skew": "microseconds by which the event claims to have happened after it was enriched; 0 where it does not",
 }
 """What a scored event offers."""
+
+LONGEST_SESSION = 1_440
+"""Bars of the longest session, where nothing else is said: the minutes of a day."""
 
 _interned: weakref.WeakValueDictionary[tuple[object, ...], Expr] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
@@ -172,6 +177,18 @@ class Expr:
         """1 on the first bar that is below `other` after one that was not: `(x < y) & ~(x < y).lag(1)`."""
         below = self < other
         return below & ~below.lag(1)
+
+    def cumulative(self, within: Expr | None = None, n: int = LONGEST_SESSION) -> Expr:
+        """The sum since the first bar of the session, this one included: of as many as `n` bars, which no session may be longer than.
+
+        Missing outside of sessions, in a session that no bar is known before, and where a bar of it has no value. With `within` it is
+        the sum since that last changed.
+        """
+        if within is None:
+            if not isinstance(self.domain, str):
+                raise DefinitionError("cumulative sums bars, from the first of their session on: bars.volume.cumulative()")
+            within = column("session", self.domain)
+        return apply("cumulative", self, within, n)
 
     def ewm(
         self,
@@ -336,9 +353,9 @@ def _result_domain(operator: Operator, inputs: tuple[Expr, ...]) -> Domain:
             mend = f"take what was known of the {higher} bars first, with .latest()"
         raise DefinitionError(f"{operator.name} cannot mix rows of {' and '.join(map(_rows, domains))}: {mend}")
     domain = domains[0] if domains else None
-    if operator.name == "latest":
+    if operator.name in HIGHER:
         if not isinstance(domain, str) or domain == BARS:
-            raise DefinitionError("latest is for the bars of a higher timeframe: bars.every('1h').close.latest()")
+            raise DefinitionError(f"{operator.name} is for the bars of a higher timeframe: bars.every('1h').close.{operator.name}()")
         return BARS
     if operator.shape in (*BAR_SHAPES, Shape.STAGED) and not isinstance(domain, str):
         raise DefinitionError(f"{operator.name}(n) counts bars; events are cut by time: events.window('1h')....{operator.name}()")

@@ -41,13 +41,25 @@ def section_nodes(plan: Plan) -> Iterator[Staged]:
 
 def bars_across(work: Work, wanted: tuple[str, ...] | None, start: datetime, end: datetime) -> pa.Table:
     """All bars that the vectors of some instruments (all if None) of bars that open in `[start, end]` depend on, and more."""
+    looked_at, reach = _looked_at(work, wanted, start, end)
+    return looked_at.bars(reach, work.columns)
+
+
+def first_across(work: Work, wanted: tuple[str, ...], start: datetime, end: datetime) -> tuple[tuple[str, ...] | None, datetime]:
+    """Whose bars the vectors of some instruments depend on, all if None, and the open of the earliest of them."""
+    looked_at, reach = _looked_at(work, wanted, start, end)
+    return looked_at.names, looked_at.first(reach)
+
+
+def _looked_at(work: Work, wanted: tuple[str, ...] | None, start: datetime, end: datetime) -> tuple[Stretch, int]:
+    """The stretch in which sections are looked at, and how many bars before it their members' values need."""
     names, need = everybody(work, wanted, end), dict[str, datetime]()
     _look_back(work, wanted, start, end, work.plan.looked_at, need)
     for node in section_nodes(work.plan):
         if node.column in need:
             _look_back(work, names, need[node.column], end, node.looked_at, need)
     reach = max(work.plan.lookback, *(node.lookback for node in section_nodes(work.plan)))
-    return Stretch(work, names, min(need.values(), default=start), end).bars(reach - 1, work.columns)
+    return Stretch(work, names, min(need.values(), default=start), end), reach - 1
 
 
 def everybody(work: Work, wanted: tuple[str, ...] | None, end: datetime) -> tuple[str, ...] | None:

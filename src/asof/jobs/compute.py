@@ -70,6 +70,7 @@ def compute(
     Raises `DataError` for rows that cannot be used (naive times without `timezone`, infinite prices, two rows for one bar or ex-date, ...).
     """
     mapping, known = ColumnMapping(timezone=timezone), Calendars(calendars or {})
+    _check_memberships(feature_set, memberships)
     with ThreadPoolExecutor(1) as beside:  # events are read on a second thread: Arrow and NumPy work without the lock
         reading = beside.submit(_events, events, mapping)
         taken = usable(bars_of(pa.table(bars), mapping, timeframe), "bars")
@@ -78,8 +79,8 @@ def compute(
         the_plan = plan(feature_set)
         acted = NO_ACTIONS if actions is None else distinct(usable(actions_of(pa.table(actions), mapping), "actions"))
         check_higher(the_plan, text)
-        above = {name: _higher(name, (higher or {}).get(name), mapping, sorted_bars, text, known) for name in feature_set.higher}
-        told = _memberships(feature_set, memberships, mapping)
+        above = {name: higher_given(name, (higher or {}).get(name), mapping, sorted_bars, text, known) for name in feature_set.higher}
+        told = memberships_given(memberships, mapping)
         panel = panel_of(the_plan, text, sorted_bars, reading.result(), known, acted, above, told)
     return Frame(vectors_of(the_plan, panel, text, sorted_bars, datetime.now(UTC), "compute", threads, known))
 
@@ -104,7 +105,7 @@ def resample(
     return Frame(resampled(sort_bars(taken), timeframe or one_timeframe(taken), to, Calendars(calendars or {})))
 
 
-def _higher(
+def higher_given(
     timeframe: str, given: ArrowStream | None, mapping: ColumnMapping, base: SortedBars, lower: str, calendars: Calendars
 ) -> SortedBars:
     """The bars of a higher timeframe: as given, or made of the lower ones."""
@@ -113,11 +114,15 @@ def _higher(
     return sort_bars(usable(bars_of(pa.table(given), mapping, timeframe), f"{timeframe} bars"))
 
 
-def _memberships(feature_set: FeatureSet, given: ArrowStream | None, mapping: ColumnMapping) -> pa.Table:
+def memberships_given(given: ArrowStream | None, mapping: ColumnMapping) -> pa.Table:
+    """Memberships, each once; none where none are given."""
+    return NO_MEMBERSHIPS if given is None else distinct(usable(memberships_of(pa.table(given), mapping), "memberships"), MEMBERSHIPS_TABLE)
+
+
+def _check_memberships(feature_set: FeatureSet, given: ArrowStream | None) -> None:
     if given is None and feature_set.schemes:
         needed = ", ".join(feature_set.schemes)
         raise DataError(f"{feature_set.version} looks across {needed}: give the memberships, as in compute(..., memberships=table)")
-    return NO_MEMBERSHIPS if given is None else distinct(usable(memberships_of(pa.table(given), mapping), "memberships"), MEMBERSHIPS_TABLE)
 
 
 def _events(events: ArrowStream | None, mapping: ColumnMapping) -> SortedEvents:

@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +24,15 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from asof import __version__
-from asof.errors import DataError, DefinitionError, NotFound, VersionConflict, did_you_mean
+from asof.calendars import NO_CALENDARS, Calendars
+from asof.errors import DataError, NotFound, VersionConflict, did_you_mean
 from asof.features.feature_set import FeatureSet
+from asof.jobs.ages import Age
 from asof.jobs.manifest import FrozenSet, Manifest
 from asof.jobs.reading import MARKS, join
 from asof.jobs.verify import EXAMPLES, Difference, Verified, differs
 from asof.records import Frame
 from asof.stores.store import Registered, Store
-from asof.timeframes import duration, duration_text
 
 FOLDER = "datasets"
 """Where data sets are, unless another folder is named."""
@@ -90,8 +91,9 @@ def create(
     *,
     now: datetime,
     known_at: datetime | None = None,
-    max_age: timedelta | None = None,
+    max_age: Age | None = None,
     timezone: str | None = None,
+    calendars: Calendars = NO_CALENDARS,
     pipeline_version: str,
     folder: Path,
 ) -> Dataset:
@@ -107,7 +109,8 @@ def create(
         created_at=now.astimezone(UTC),
         known_at=(known_at or now).astimezone(UTC),
         timeframe=timeframe,
-        max_age=_written(max_age),
+        max_age=None if max_age is None else max_age.text,
+        calendars={} if max_age is None or max_age.counts == "clock" else calendars.names,
         timezone=timezone,
         feature_sets=tuple(FrozenSet(s.version, s.fingerprint, s.text, features) for s, features in wanted.items()),
         entities=tuple(entities.column_names),
@@ -190,10 +193,11 @@ def write_parquet(table: pa.Table, path: Path) -> None:
 
 def _joined(store: Store, manifest: Manifest, entities: pa.Table) -> pa.Table:
     """The entities with the columns of every feature set, as the manifest says."""
-    made, age = entities, None if manifest.max_age is None else timedelta(microseconds=duration(manifest.max_age))
+    made, age = entities, None if manifest.max_age is None else Age.of(manifest.max_age)
+    of, calendars = (manifest.timeframe, entities), Calendars(manifest.calendars)
     for one in manifest.feature_sets:
         definition = FeatureSet.parse(one.text)
-        found = join(store, definition, manifest.timeframe, entities, one.features, age, manifest.timezone, manifest.known_at)
+        found = join(store, definition, *of, one.features, age, manifest.timezone, manifest.known_at, calendars)
         for column in (*one.features, *MARKS):
             name = named(manifest.feature_sets, one, column)
             if name in made.column_names:
@@ -235,15 +239,6 @@ def _vacant(folder: Path, name: str) -> Path:
     if os.path.lexists(place):
         raise DataError(f"{place} is already there, and a data set is never written over: choose another name, or remove it")
     return place
-
-
-def _written(max_age: timedelta | None) -> str | None:
-    if max_age is None:
-        return None
-    micros = max_age // timedelta(microseconds=1)
-    if micros <= 0 or micros % 1_000_000:
-        raise DefinitionError(f"max_age {max_age} is not a number of whole seconds above 0, such as '5d'")
-    return duration_text(micros)
 
 
 @contextmanager

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
 
-from asof.engine.plan import plan
+from asof.engine.layout import newest_known
 from asof.errors import NotFound
 from asof.features.across import GROUP, across_of
+from asof.features.adjustment import NONE
 from asof.features.expression import BARS as ON_BARS
 from asof.features.expression import Expr, column, walk
 from asof.features.feature_set import FeatureSet
 from asof.features.text import expression_text
-from asof.jobs.panels import panel_of, sort_bars, sort_events, vectors_of
+from asof.jobs.higher import higher_bars
+from asof.jobs.panels import sort_bars
 from asof.jobs.parts import Part, computed
 from asof.jobs.work import Work, joined
 from asof.operators import SECTION_SHAPES
@@ -35,9 +37,11 @@ class Value:
 
 @dataclass(frozen=True)
 class Explained:
-    """A vector, taken apart. `stored` is None where the store has none; `bars`, `events` and `actions` are those in its windows.
+    """A vector, taken apart. `computed` is what its inputs give, `stored` what the store has, or None; both by column.
 
-    Each has the time from which it is held to be true. Actions are those between the first bar and the last, where the set looks at any.
+    `bars`, `events` and `actions` are those in its windows, each with the time from which it is held to be true. Actions are those between
+    the first bar and the last, where the set looks at any.
+    `higher` has the bars of each higher timeframe that it looks at.
     """
 
     instrument: str
@@ -45,10 +49,12 @@ class Explained:
     features: dict[str, Value]
     flags: dict[str, Value]
     raised: tuple[str, ...]
+    computed: dict[str, object]
     stored: dict[str, object] | None
     bars: pa.Table
     events: pa.Table
     actions: pa.Table
+    higher: dict[str, pa.Table] = field(default_factory=dict)
     sections: tuple[Section, ...] = ()
 
 
@@ -68,35 +74,45 @@ class Section:
 
 def explain(work: Work, instrument: str, ts: datetime) -> Explained:
     """Take the vector of a bar apart. Raises `NotFound` where there is no such bar."""
-    at = pa.table([pa.array([instrument]), pa.array([ts], UTC), pa.array([ts], UTC)], schema=SPANS)
-    lookback = work.feature_set.lookback
-    bars = work.store.around(work.timeframe, at, lookback - 1, ("instrument_id", "ts"))
-    times = sorted(t for t in bars["ts"].to_pylist() if t <= ts)[-lookback:]
+    times = _window(work, instrument, ts)
     if not times or times[-1] != ts:
         raise NotFound(f"the store has no {work.timeframe} bar of {instrument} that opens at {ts.isoformat()}{_nearest(times)}")
     window = timedelta(microseconds=work.feature_set.event_window)
     seen_bars = _revised(work, BARS_TABLE, Selection(work.timeframe, (instrument,), times[0], ts, work.known_at), BARS)
     seen_events = _revised(work, EVENTS_TABLE, Selection(None, (instrument,), ts - window, ts, work.known_at), EVENTS)
-    between = Selection(None, (instrument,), times[0] + timedelta.resolution, ts, work.known_at)
+    seen_higher = _higher(work, seen_bars)
+    first = min([times[0], *(table["ts"][0].as_py() for table in seen_higher.values() if len(table))])
+    between = Selection(None, (instrument,), first + timedelta.resolution, ts, work.known_at)
     seen_actions = _revised(work, ACTIONS_TABLE, between if work.plan.adjusted else replace(between, instruments=()), ACTIONS)
-    if work.plan.crosses:
-        values, vector, sections = _across(work, instrument, ts)
-    else:
-        values, sections = _values(work, seen_bars, seen_events, seen_actions.select(ACTIONS.names)), ()
-        vector = work.vectors(seen_bars.select(BARS.names), Selection(instruments=(instrument,))).to_pylist()[-1]
-    stored = joined(work.store.read(work.table, Selection(work.timeframe, (instrument,), ts, ts, work.known_at)), work.table.schema)
+    at = At(work, instrument, ts, times[0])
+    values, vector = _values(at), at.vector(work.feature_set)
     return Explained(
         instrument,
         ts,
         {name: _tree(expr, values) for name, expr in work.feature_set.features.items()},
         {name: _tree(expr, values) for name, expr in work.feature_set.flags.items()},
         tuple(vector["quality_flags"]),
-        next(iter(stored.to_pylist()), None),
+        vector,
+        stored_vector(work, instrument, ts),
         seen_bars,
         seen_events,
         seen_actions,
-        sections,
+        seen_higher,
+        _sections(at, values),
     )
+
+
+def stored_vector(work: Work, instrument: str, ts: datetime) -> dict[str, object] | None:
+    """The vector of a bar as the store has it, by column."""
+    found = joined(work.store.read(work.table, Selection(work.timeframe, (instrument,), ts, ts, work.known_at)), work.table.schema)
+    return next(iter(found.to_pylist()), None)
+
+
+def _window(work: Work, instrument: str, ts: datetime) -> list[datetime]:
+    """When the bars of a vector's window open, and its own."""
+    at, lookback = pa.table([pa.array([instrument]), pa.array([ts], UTC), pa.array([ts], UTC)], schema=SPANS), work.feature_set.lookback
+    bars = work.store.around(work.timeframe, at, lookback - 1, ("instrument_id", "ts"), work.known_at)
+    return sorted(t for t in bars["ts"].to_pylist() if t <= ts)[-lookback:]
 
 
 def _nearest(times: list[datetime]) -> str:
@@ -109,16 +125,19 @@ def _revised(work: Work, table: Table, selection: Selection, schema: pa.Schema) 
     return joined(work.store.read(with_known, selection), with_known.schema)
 
 
-def _values(work: Work, bars: pa.Table, events: pa.Table, actions: pa.Table) -> dict[Expr, Valued]:
-    """The value of every expression over bars at the last bar, and whether it is an error."""
-    found: dict[Expr, Valued] = {}
-    for node in _shown(work.feature_set):  # each a set of its own: an error raises the flag of the whole set
-        alone = FeatureSet("explained", {"value": node})
-        the_plan = plan(alone)
-        sorted_bars = sort_bars(bars.select(BARS.names))
-        panel = panel_of(the_plan, work.timeframe, sorted_bars, sort_events(events.select(EVENTS.names)), work.calendars, actions)
-        last = vectors_of(the_plan, panel, work.timeframe, sorted_bars, work.now, "explain", 1).slice(len(bars) - 1).to_pylist()[0]
-        found[node] = last["value"], bool(last["quality_flags"])
+def _higher(work: Work, bars: pa.Table) -> dict[str, pa.Table]:
+    """The bars of higher timeframes that the bars see, by time."""
+    found, base = {}, sort_bars(bars.select(BARS.names))
+    moments = base.moments(work.timeframe, work.calendars)
+    for text, some in higher_bars(work, base).items():
+        seen = some.of(base.instruments)
+        newest = newest_known(base.offsets, moments, seen.offsets, seen.known(text, work.calendars))
+        first, stop = max(0, int(newest.min()) - work.feature_set.higher[text] + 1), int(newest.max()) + 1
+        opens = seen.table["ts"].slice(first, stop - first).to_pylist()
+        names = tuple(base.instruments.to_pylist()) if opens else ()
+        start, end = (opens[0], opens[-1]) if opens else (None, None)
+        chosen = Selection(text, names, start, end, work.known_at)
+        found[text] = _revised(work, BARS_TABLE, chosen, BARS)
     return found
 
 
@@ -126,34 +145,52 @@ Valued = tuple[float | None, bool]
 """The value of an expression, None where it is missing, and whether it is an error."""
 
 
-def _across(work: Work, instrument: str, ts: datetime) -> tuple[dict[Expr, Valued], dict[str, Any], tuple[Section, ...]]:
-    """The value of every expression over bars at the bar, its vector, and its sections.
+@dataclass(frozen=True)
+class At:
+    """The bar that is looked at; `first` is the open of the first bar in its window."""
 
-    Each expression is a set of its own, for which the bars of all members are read.
-    """
+    work: Work
+    instrument: str
+    ts: datetime
+    first: datetime
 
-    def row(feature_set: FeatureSet) -> dict[str, Any]:
-        vectors = computed(replace(work, feature_set=feature_set), Part((instrument,), False, 1, ts, ts))
+    def vector(self, feature_set: FeatureSet) -> dict[str, Any]:
+        """The bar's vector, by column. Raises `NotFound` where the bar has not closed."""
+        part = Part((self.instrument,), False, 1, self.ts, self.ts, self.first)
+        vectors = computed(replace(self.work, feature_set=feature_set), part)
+        if not len(vectors):
+            raise NotFound(f"the {self.work.timeframe} bar of {self.instrument} that opens at {self.ts.isoformat()} has not closed")
         return dict(vectors.to_pylist()[-1])
 
-    def value(expr: Expr) -> Valued:
-        found = row(FeatureSet("explained", {"value": expr}))
+    def value(self, expr: Expr) -> Valued:
+        """The value of an expression, in a set of its own: an error raises the flag of the whole set."""
+        found = self.vector(FeatureSet("explained", {"value": expr}))
         return found["value"], bool(found["quality_flags"])
 
-    values = {node: value(node) for node in _shown(work.feature_set)}
-    sections = []
-    for node in (node for node in values if node.operator and node.operator.shape in SECTION_SHAPES):
-        whole, x = across_of(node), node.inputs[0]
-        members, valued, share = (value(of)[0] for of in (whole.count(column("", ON_BARS) + 0), whole.count(x), whole.rank(x)))
-        place = None if share is None or valued is None else round(share * valued * 2) / 2
-        sections.append(Section(expression_text(node), int(members or 0), int(valued or 0), place))
-    return values, row(work.feature_set), tuple(sections)
+
+def _values(at: At) -> dict[Expr, Valued]:
+    """The value of every expression at the bar, and whether it is an error; those over higher bars, as the bar sees them."""
+    return {node: at.value(node if node.domain == ON_BARS else node.latest()) for node in _shown(at.work.feature_set)}
 
 
 def _shown(feature_set: FeatureSet) -> list[Expr]:
-    """The expressions over bars that have a value for a bar."""
-    nodes = [node for node in walk(*feature_set.roots) if node.domain == ON_BARS and (node.operator or node.name)]
-    return [node for node in nodes if not node.name.startswith(GROUP)]
+    """The expressions that have a value for a bar.
+
+    What one over higher bars that does not rescale would be worth from the bar does not follow from what it is; a group is no number.
+    """
+    nodes = [node for node in walk(*feature_set.roots) if isinstance(node.domain, str) and (node.operator or node.name)]
+    return [node for node in nodes if not node.name.startswith(GROUP) and (node.domain == ON_BARS or node.scale != NONE)]
+
+
+def _sections(at: At, values: dict[Expr, Valued]) -> tuple[Section, ...]:
+    """What each operator across instruments looked at."""
+    sections = []
+    for node in (node for node in values if node.operator and node.operator.shape in SECTION_SHAPES):
+        whole, x = across_of(node), node.inputs[0]
+        members, valued, share = (at.value(of)[0] for of in (whole.count(column("", ON_BARS) + 0), whole.count(x), whole.rank(x)))
+        place = None if share is None or valued is None else round(share * valued * 2) / 2
+        sections.append(Section(expression_text(node), int(members or 0), int(valued or 0), place))
+    return tuple(sections)
 
 
 def _tree(expr: Expr, values: dict[Expr, Valued]) -> Value:

@@ -70,6 +70,11 @@ class Follower:
             return Report()
         return self.backfill(self.instruments, memory, progress)
 
+    def begin_here(self) -> None:
+        """Follow from now on: what there is already is not computed."""
+        self.work.store.follow(self.name)
+        self._move(set())
+
     def backfill(self, instruments: frozenset[str] | None, memory: int = MEMORY, progress: Progress = lambda done, total: None) -> Report:
         """Compute what there is of some instruments, and wait for their bars that have not closed."""
         work, names = self.work, None if instruments is None else tuple(sorted(instruments))
@@ -234,7 +239,8 @@ def _reached_vectors(work: Work, part: Part | Window) -> tuple[pa.Table, pa.Tabl
     with span("read"):
         bars = work.store.around(work.timeframe, part.spans, work.feature_set.lookback - 1, work.columns)
     bars = bars.filter(pc.less_equal(bars["ts"], pa.scalar(work.last_closed, UTC)))
-    bars = bars.group_by(bars.column_names).aggregate([])  # a bar near two spans comes twice
+    if len(part.spans) > 1:
+        bars = bars.group_by(bars.column_names).aggregate([])  # a bar near two spans comes twice
     with span("compute", feature_set=work.feature_set.version, timeframe=work.timeframe):
         vectors = work.vectors(bars, Selection(instruments=tuple(part.instruments)))
     reached, gone = _reached(work, vectors, part.changes)
@@ -246,7 +252,7 @@ def _reached_vectors(work: Work, part: Part | Window) -> tuple[pa.Table, pa.Tabl
 def _keys(work: Work, changes: pa.Table) -> pa.Table:
     """The keys of the vectors of changed bars, each once."""
     keys = changes.select(["instrument_id", "timeframe", "time"]).rename_columns(list(work.table.key))
-    return keys.group_by(list(work.table.key)).aggregate([])
+    return keys.group_by(list(work.table.key)).aggregate([]) if len(keys) else keys
 
 
 def _reached(work: Work, vectors: pa.Table, changes: pa.Table) -> tuple[Bools, Bools]:

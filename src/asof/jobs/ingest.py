@@ -1,4 +1,4 @@
-"""Ingest: files of bars, events, actions or memberships into a store.
+"""Ingest: files of bars, events, actions, memberships or points in time into a store.
 
 1. Read a file in batches and turn each into canonical records; rows that cannot be used are set aside with their reason.
 2. Stage the records in the store; one transaction a file compares them with what is there and writes what is new or corrected.
@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +21,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asof.errors import DataError, did_you_mean
+from asof.jobs.level2 import DEPTH, Level2
 from asof.records import QUARANTINE, Refusals
 from asof.sources import lean, spells
 from asof.sources.canonical import Batch, actions_of, bars_of, events_of, memberships_of
 from asof.sources.columns import ColumnMapping, Reader
 from asof.sources.files import RawBatch, read_file
+from asof.sources.points import PointReader
 from asof.sources.symbols import Symbols
-from asof.stores.store import RECORDS, Changes, Store, Table
+from asof.stores.store import POINTS, RECORDS, Changes, Store, Table
 
 TABLES: dict[str, Table] = {table.name: table for table in RECORDS}
 """Where each kind of record goes."""
+POINT_KINDS = tuple(table.name for table in POINTS)
 KNOWN_FROM = "known_from"
 """The column that, where it is mapped, tells when each row became known: of data that was published again and again."""
 
@@ -39,6 +42,8 @@ ACTION_FORMATS = ("table", "lean-factors")
 
 MEMBERSHIP_FORMATS = ("table", "spells")
 """What files of memberships may be: tables with our columns, or of spells with `ts` and `until`."""
+BOOK_FORMATS = ("table", "level2")
+"""What files of books may be: tables with our columns, or level 2 updates."""
 
 Progress = Callable[[int], None]
 """Told how many more rows are done."""
@@ -75,6 +80,7 @@ class Ingestion:
     reader: Callable[[Path], Iterator[RawBatch]] = read_file
     symbols: Symbols | None = None
     scheme: str | None = None
+    missing_side: str | None = None
     report: IngestReport = field(default_factory=IngestReport)
 
     def run(self, paths: Iterable[Path], progress: Progress = lambda rows: None) -> IngestReport:
@@ -98,7 +104,14 @@ class Ingestion:
             known_at = rows[KNOWN_FROM][0].as_py()
             self._count(self.store.upsert(table, iter([rows.drop_columns([KNOWN_FROM])]), known_at), path)
 
+    @cached_property
+    def _points(self) -> PointReader:
+        """What reads trades, quotes and books; what it has seen in one file holds for the next."""
+        return PointReader(self.kind, self.mapping, self.missing_side)
+
     def _records(self, path: Path, progress: Progress) -> Iterator[pa.Table]:
+        if self.kind in POINT_KINDS:
+            self._points.begin()
         for raw in self.reader(path):
             try:
                 batch = self._canonical(raw.table)
@@ -131,6 +144,8 @@ class Ingestion:
             return bars_of(table, self.mapping, self.timeframe, self.source, self.symbols)
         if self.kind == "memberships":
             return memberships_of(table, self.mapping, self.scheme)
+        if self.kind in POINT_KINDS:
+            return self._points.batch(table)
         return (events_of if self.kind == "events" else actions_of)(table, self.mapping)
 
     def _set_aside(self, path: Path, raw: RawBatch, batch: Batch) -> None:
@@ -209,6 +224,24 @@ def memberships_into(
     return Ingestion(store, "memberships", known_at, ColumnMapping(), strict=strict, reader=theirs, scheme=scheme)
 
 
+def books_into(
+    store: Store,
+    known_at: datetime,
+    mapping: ColumnMapping,
+    file_format: str = "table",
+    *,
+    depth: int = DEPTH,
+    snapshots: Iterable[Path] = (),
+    strict: bool = False,
+) -> Ingestion:
+    """An ingestion of books. Raises `DataError` for a format that is not one."""
+    _check_format(file_format, BOOK_FORMATS)
+    if file_format == "table":
+        return Ingestion(store, "books", known_at, mapping, strict=strict)
+    theirs = Level2(mapping, depth, frozenset(snapshots))  # what it yields has our names
+    return Ingestion(store, "books", known_at, ColumnMapping(), strict=strict, reader=theirs)
+
+
 def _check_format(file_format: str, formats: tuple[str, ...]) -> None:
     if file_format not in formats:
         raise DataError(f"format {file_format!r} is none of {', '.join(formats)}{did_you_mean(file_format, list(formats))}")
@@ -226,5 +259,6 @@ def _disagreement(record: dict[str, object]) -> str:
     elif "scheme" in record:
         what = f"membership of {record['instrument_id']} in {record['scheme']} from {record['ts']} on"
     else:
-        what = f"{'bar' if 'timeframe' in record else 'action'} of {record['instrument_id']} at {record['ts']}"
+        kind = "bar" if "timeframe" in record else "action" if "split" in record else f"point {record['seq']}"
+        what = f"{kind} of {record['instrument_id']} at {record['ts']}"
     return f"another row disagrees with this one about the {what}"

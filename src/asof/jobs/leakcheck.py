@@ -28,16 +28,15 @@ from asof.calendars import Calendars
 from asof.errors import DataError, DefinitionError, NotFound, did_you_mean
 from asof.features.feature_set import FeatureSet
 from asof.jobs.adjusting import NO_ACTIONS
-from asof.jobs.compute import distinct, one_timeframe, usable
-from asof.jobs.members import NO_MEMBERSHIPS
-from asof.jobs.panels import merge_enrichments
+from asof.jobs.compute import distinct, higher_given, memberships_given, one_timeframe, usable
+from asof.jobs.panels import merge_enrichments, sort_bars
 from asof.jobs.subjects import FRAMES, Column, Function, FunctionSubject, Grid, SetSubject, Subject, set_around
 from asof.jobs.variations import CHECKS, STARTS, Inquiry, Pair
 from asof.jobs.work import joined
 from asof.jobs.worlds import World
 from asof.operators import Operator
 from asof.records import ACTIONS, BARS, EVENTS, MEMBERSHIPS, ArrowStream, Bools
-from asof.sources.canonical import actions_of, bars_of, events_of, memberships_of
+from asof.sources.canonical import actions_of, bars_of, events_of
 from asof.sources.columns import ColumnMapping
 from asof.sources.sample import make_sample
 from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, MEMBERSHIPS_TABLE, Selection, Store
@@ -106,6 +105,7 @@ def leakcheck(
     events: ArrowStream | None = None,
     actions: ArrowStream | None = None,
     *,
+    higher: Mapping[str, ArrowStream] | None = None,
     memberships: ArrowStream | None = None,
     timeframe: str | None = None,
     timezone: str | None = None,
@@ -120,9 +120,9 @@ def leakcheck(
 ) -> Leakcheck:
     """Look for leaks in feature sets, operators, and functions over data frames, for every row and feature.
 
-    `bars`, `events`, `actions` and `memberships` are as for `asof.compute`; without bars, made-up daily ones with events are taken.
-    Everything is computed some hundred times, so a few instruments and some hundred bars of each are enough. The same `seed` varies the
-    data in the same way.
+    `bars`, `events`, `actions`, `higher` and `memberships` are as for `asof.compute`; without bars, made-up daily ones with events are
+    taken. Everything is computed some hundred times, so a few instruments and some hundred bars of each are enough. The same `seed` varies
+    the data in the same way.
 
     An operator is checked on prices, returns or events, with small parameters. A function is called with bars as a `frame` ("pandas",
     "polars" or "arrow"), and with events too where it has a parameter `events`; it returns a frame with `instrument_id`, `ts` (the open of
@@ -136,11 +136,10 @@ def leakcheck(
     known = Calendars(calendars or {})
     subjects = [_subject(given, known, frame, lookback, tolerance) for given in chosen]
     checks = _chosen(tuple(skip))
-    told = NO_MEMBERSHIPS
-    if memberships is not None:
-        mapping = ColumnMapping(timezone=timezone)
-        told = distinct(usable(memberships_of(pa.table(memberships), mapping), "memberships"), MEMBERSHIPS_TABLE)
-    world = replace(_world(bars, events, actions, timeframe, timezone, known), memberships=told)
+    world = _world(bars, events, actions, timeframe, timezone, known)
+    mapping, frames = ColumnMapping(timezone=timezone), higher_of(chosen)
+    above = _higher(world, frames, higher or {}, mapping, known)
+    world = replace(world, higher=above, memberships=memberships_given(memberships, mapping))
     findings, unseen = list[Finding](), list[str]()
     compared, total = 0, len(subjects) * len(checks) * len(world.bars)
     for subject in subjects:
@@ -157,6 +156,11 @@ def leakcheck(
             if check == "again" and found:
                 break
     return Leakcheck(tuple(subject.name for subject in subjects), compared, tuple(findings), tuple(unseen))
+
+
+def higher_of(given: Iterable[Checkable]) -> list[str]:
+    """The higher timeframes that feature sets look at."""
+    return sorted({text for one in given if isinstance(one, FeatureSet) for text in one.higher})
 
 
 def stored(
@@ -179,6 +183,12 @@ def stored(
     around = Selection(None, names, ends["min"] - EVENTS_BEFORE, ends["max"])
     actions = joined(store.read(ACTIONS_TABLE, Selection(None, names, ends["min"], ends["max"])), ACTIONS)
     return found, joined(store.read(EVENTS_TABLE, around), EVENTS), actions
+
+
+def stored_higher(store: Store, bars: pa.Table, timeframes: Iterable[str]) -> dict[str, pa.Table]:
+    """The stored bars of higher timeframes that open no later than some bars, of their instruments."""
+    names, last = tuple(pc.unique(bars["instrument_id"]).to_pylist()), pc.max(bars["ts"]).as_py()
+    return {text: joined(store.read(BARS_TABLE, Selection(text, names, end=last)), BARS) for text in timeframes}
 
 
 def stored_memberships(store: Store) -> pa.Table:
@@ -212,6 +222,15 @@ def _world(
     acted = NO_ACTIONS if actions is None else distinct(usable(actions_of(pa.table(actions), mapping), "actions"))
     named = seen.filter(pc.is_in(seen["instrument_id"], pc.unique(taken["instrument_id"])))
     return World.of(taken, named, timeframe or one_timeframe(taken), calendars, acted)
+
+
+def _higher(
+    world: World, timeframes: list[str], given: Mapping[str, ArrowStream], mapping: ColumnMapping, calendars: Calendars
+) -> Mapping[str, pa.Table]:
+    """The bars of higher timeframes: as given, or made of the bars of the world."""
+    base = sort_bars(world.bars)
+    found = {text: higher_given(text, given.get(text), mapping, base, world.timeframe, calendars).table for text in timeframes}
+    return World.of(world.bars, world.events, world.timeframe, calendars, higher=found).higher
 
 
 def _subject(given: Checkable, calendars: Calendars, frame: str, lookback: int | None, tolerance: float) -> Subject:

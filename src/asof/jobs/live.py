@@ -90,6 +90,8 @@ class Live:
     """Set by who has something for the loop to do before its time."""
     published: Published = UNPUBLISHED
     """Who publishes what is stored."""
+    trouble: StoreError | BrokerError | None = None
+    """What failed last, of the store or the broker."""
     _met: set[tuple[str, str]] = field(default_factory=set)
     _newest: dict[str, datetime] = field(default_factory=dict)
     _refreshed: float = -1e9
@@ -151,6 +153,7 @@ class Live:
             self.metrics.store_up.set(1)
         except (StoreError, BrokerError) as error:
             failed.append(str(error))
+            self.trouble = error
             who, up = ("store", self.metrics.store_up) if isinstance(error, StoreError) else ("broker", self.metrics.broker_up)
             up.set(0)
             self.metrics.compute_failed.labels(who).inc()

@@ -11,7 +11,7 @@ from asof.errors import DataError
 from asof.jobs.formats import rfc3339
 
 FORMAT = "asof.dataset.v1"
-PLAIN = {"name": str, "timeframe": str, "rows": int, "pipeline_version": str, "asof_version": str}
+PLAIN = {"name": str, "timeframe": str, "rows": int, "calendars": dict, "pipeline_version": str, "asof_version": str}
 """What is kept as it is, and of which kind it must be."""
 
 
@@ -30,7 +30,8 @@ class Manifest:
     """What a data set was made of.
 
     `known_at` is the moment whose revisions it holds, `entities` are the columns that were given, `columns` all of them with their Arrow
-    types, in order. `max_age` is a duration such as `5d`, or None; `timezone` is that of entity times which name none.
+    types, in order. `max_age` is an age such as `5d` or `2h trading`, or None, and `calendars` are those that trading is counted by;
+    `timezone` is that of entity times which name none.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Manifest:
     known_at: datetime
     timeframe: str
     max_age: str | None
+    calendars: Mapping[str, str]
     timezone: str | None
     feature_sets: tuple[FrozenSet, ...]
     entities: tuple[str, ...]
@@ -51,7 +53,7 @@ class Manifest:
         plain = vars(self) | {"format": FORMAT, "created_at": rfc3339(self.created_at), "known_at": rfc3339(self.known_at)}
         sets = [vars(frozen) | {"text": frozen.text.split("\n"), "features": list(frozen.features)} for frozen in self.feature_sets]
         columns = [{"name": name, "type": kind} for name, kind in self.columns.items()]
-        return plain | {"feature_sets": sets, "entities": list(self.entities), "columns": columns}
+        return plain | {"feature_sets": sets, "entities": list(self.entities), "columns": columns, "calendars": dict(self.calendars)}
 
     def json(self) -> str:
         """The text of the file: keys sorted, so that the same manifest is the same bytes."""
@@ -64,6 +66,7 @@ class Manifest:
             record = json.loads(text)
             if record.pop("format") != FORMAT:
                 raise DataError(f"{where} is of another format than {FORMAT}: read it with the asof that wrote it")
+            record.setdefault("calendars", {})  # of before ages could count trading
             for name, kind in PLAIN.items():
                 if not isinstance(record[name], kind):
                     raise TypeError(f"{name} is {record[name]!r}")

@@ -194,6 +194,11 @@ def panel_of(
         columns["unbroken"] = np.ones(len(ts))
         for name, mine in bars.series() if calendars else ():
             columns["unbroken"][mine] = calendars.unbroken(name, ts[mine], timeframe_text)
+    if "session" in plan.columns:
+        columns["session"] = np.empty(len(ts))
+        for name, mine in bars.series():
+            begins = calendars.session_of(name, ts[mine])[0]
+            columns["session"][mine] = np.where(begins < 0, np.nan, begins)
     if "grid_offset" in plan.columns:
         columns["grid_offset"] = off_grid(ts, step) if step else np.zeros(len(ts))
     if plan.adjusted:

@@ -3,6 +3,8 @@
 The topic is compacted, so the last message of a key has to be its newest vector. What is published after older vectors were corrected, or
 the newest was withdrawn, is therefore followed by the newest once more. Whoever follows changes tells of them before it moves on: after
 a crash the same is told again, and a message that is there twice says the same.
+
+A replay is published by the same code, to a topic of its own: `for_replay` refuses those of the service, and any that has messages.
 """
 
 from __future__ import annotations
@@ -12,11 +14,46 @@ from datetime import datetime
 
 import pyarrow as pa
 
-from asof.errors import BrokerError
+from asof.config import Settings
+from asof.errors import BrokerError, DefinitionError
 from asof.jobs.formats import lines
 from asof.jobs.work import Work
+from asof.sources.dead_letters import Header
+from asof.sources.kafka import Brokers, Silent
 from asof.sources.kafka_producer import Outgoing, Producer
 from asof.stores.store import Selection
+
+PARTITIONS = 6
+"""Of a topic of vectors that is made because it is not there."""
+SENT_ROWS = 10_000
+"""Vectors that are sent before the brokers' answer is waited for."""
+REPLAYED: Header = ("asof-replay", b"true")
+"""The header of every message of a replay."""
+
+
+def for_replay(settings: Settings, version: str, topic: str) -> Publisher:
+    """Who publishes the vectors of a replay: to a topic without messages, which is made where it is not there, under a header that says so.
+
+    The topic is not compacted, so all of the replay stays there. Raises `DefinitionError` for a topic of the service, `BrokerError` for one
+    that has messages.
+    """
+    if topic in _of_the_service(settings, version):
+        raise DefinitionError(
+            f"{topic} is a topic of the service, whose readers would take the replay for what is: name another, such as {topic}.replay"
+        )
+    brokers = Brokers(settings, Silent())
+    if (partitions := brokers.topics().get(topic)) is None:
+        brokers.ensure(topic, PARTITIONS)
+    elif brokers.offsets(partitions, "earliest") != brokers.offsets(partitions, "latest"):
+        raise BrokerError(f"{topic} has messages already: a replay goes into a topic of its own, so name another")
+    return Publisher(Producer(brokers), {version: topic}, (REPLAYED,))
+
+
+def _of_the_service(settings: Settings, version: str) -> set[str]:
+    """The topics that the service reads and writes, or would for this feature set."""
+    topic = settings.features_topic
+    written = {*settings.vector_topics.values(), topic, f"{topic}.{version}", settings.dead_letter_topic}
+    return {*written, settings.bars_topic, settings.enriched_topic}
 
 
 def key_of(instrument: str, timeframe: str) -> bytes:
@@ -27,9 +64,10 @@ def key_of(instrument: str, timeframe: str) -> bytes:
 class Publisher:
     """Publishes the vectors of each feature set to its topic."""
 
-    def __init__(self, producer: Producer, topics: Mapping[str, str]) -> None:
+    def __init__(self, producer: Producer, topics: Mapping[str, str], headers: tuple[Header, ...] = ()) -> None:
         self._producer = producer
         self._topics = topics
+        self._headers = headers
         self._newest: dict[tuple[str, str], dict[str, datetime]] = {}
 
     def begin(self, work: Work) -> None:
@@ -39,7 +77,8 @@ class Publisher:
         self._send(work, newest)
 
     def tell(self, work: Work, made: pa.Table, gone: pa.Table) -> None:
-        """Publish vectors that were stored, by instrument and time, and what is left of those whose keys are `gone`."""
+        """Publish vectors that were stored, by time, and what is left of those whose keys are `gone`."""
+        made = made.sort_by([("ts", "ascending"), ("instrument_id", "ascending")])
         newest = self._newest[work.feature_set.version, work.timeframe]
         last = dict(zip(made["instrument_id"].to_pylist(), made["ts"].to_pylist(), strict=True))
         behind = {name for name, ts in last.items() if name in newest and ts < newest[name]}
@@ -54,11 +93,15 @@ class Publisher:
             self._send(work, made)
 
     def _send(self, work: Work, vectors: pa.Table, without: Iterable[str] = ()) -> None:
-        topic = self._topics[work.feature_set.version]
-        messages = [Outgoing(topic, key_of(name, work.timeframe), line, ()) for name, line in lines(work.feature_set, vectors)]
-        messages += [Outgoing(topic, key_of(name, work.timeframe), None, ()) for name in sorted(without)]
-        if self._producer.send(messages):
-            raise BrokerError(f"{topic} takes no message of the size of a vector: raise its max.message.bytes")
+        for begin in range(0, len(vectors), SENT_ROWS):
+            self._write(work, lines(work.feature_set, vectors.slice(begin, SENT_ROWS)))
+        self._write(work, ((name, None) for name in sorted(without)))
         newest = self._newest[work.feature_set.version, work.timeframe]
         for row in vectors.group_by("instrument_id").aggregate([("ts", "max")]).to_pylist():
             newest[row["instrument_id"]] = max(row["ts_max"], newest.get(row["instrument_id"], row["ts_max"]))
+
+    def _write(self, work: Work, values: Iterable[tuple[str, bytes | None]]) -> None:
+        """Messages of instruments, in their order."""
+        topic = self._topics[work.feature_set.version]
+        if self._producer.send([Outgoing(topic, key_of(name, work.timeframe), value, self._headers) for name, value in values]):
+            raise BrokerError(f"{topic} takes no message of the size of a vector: raise its max.message.bytes")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC as UTC_ZONE
-from datetime import datetime, time, timedelta
+from datetime import datetime, time
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from asof.calendars import NO_CALENDARS, Calendars
 from asof.errors import DataError
 from asof.features.feature_set import FeatureSet
-from asof.records import UTC, ArrowStream
+from asof.jobs.ages import Age
+from asof.jobs.panels import sort_bars
+from asof.records import UTC, VECTOR_KEYS, VECTOR_REST, ArrowStream, micros, vector_schema
 from asof.sources.columns import ColumnMapping, Reader
 from asof.stores.store import Selection, Store, vectors_table
 
@@ -20,17 +23,20 @@ MARKS = ("ts", "available_at", "quality_flags")
 
 
 def tabular(feature_set: FeatureSet, vectors: pa.Table) -> pa.Table:
-    """Vectors as every tabular format shows them: key, version, features, flags, counts, times."""
+    """Vectors as every tabular format shows them: key, version, the features that were read, flags, counts, times."""
     versions = pa.repeat(pa.scalar(feature_set.version), len(vectors))
     named = vectors.append_column("feature_set_version", versions)
+    features = [name for name in vectors.column_names if name in feature_set.features]
     rest = ("quality_flags", "event_count", "ohlcv_count", "available_at", "computed_at")
-    return named.select(["instrument_id", "timeframe", "ts", "feature_set_version", *feature_set.features, *rest])
+    return named.select(["instrument_id", "timeframe", "ts", "feature_set_version", *features, *rest])
 
 
-def history(store: Store, feature_set: FeatureSet, selection: Selection) -> pa.Table:
-    """The stored vectors of a selection, by instrument and time."""
-    table = vectors_table(feature_set)
-    return pa.concat_tables([table.schema.empty_table(), *store.read(table, selection)])
+def history(store: Store, feature_set: FeatureSet, selection: Selection, features: tuple[str, ...] | None = None) -> pa.Table:
+    """The stored vectors of a selection, by instrument and time: with all of their features, or with these, in this order."""
+    chosen = feature_set.select(features or tuple(feature_set.features))
+    columns = (*VECTOR_KEYS.names, *chosen, *VECTOR_REST.names)
+    rows = store.read(vectors_table(feature_set), selection, columns, ordered=False)
+    return sort_bars(pa.concat_tables([vector_schema(chosen).empty_table(), *rows])).table  # mostly they are in order as they come
 
 
 def latest(store: Store, feature_set: FeatureSet, selection: Selection) -> pa.Table:
@@ -44,16 +50,18 @@ def join(
     timeframe: str,
     entities: ArrowStream,
     features: tuple[str, ...] | None = None,
-    max_age: timedelta | None = None,
+    max_age: Age | None = None,
     timezone: str | None = None,
     known_at: datetime | None = None,
+    calendars: Calendars = NO_CALENDARS,
 ) -> pa.Table:
     """The entity rows, all of them and in their order, with the features that could be known at each `event_timestamp`.
 
     Added columns: the features, then `ts`, `available_at` and `quality_flags` of the vector found. They are null where no vector was
-    available yet, or where the newest one is older than `max_age` (`event_timestamp - available_at`). `known_at` asks for the vectors
-    as they were held to be true at that moment, the same for all rows.
-    Raises `DataError` for missing columns, naive times without `timezone`, and columns that would be there twice.
+    available yet, or where the newest one is older than `max_age`, from `available_at` to `event_timestamp`: by the clock, or in the
+    trading time of the instrument's calendar. `known_at` asks for the vectors as they were held to be true at that moment, the same
+    for all rows. Raises `DataError` for missing columns, naive times without `timezone`, and columns that would be there twice, and
+    `DefinitionError` for an age in trading time where there are no calendars.
     """
     given = pa.table(entities)
     chosen = feature_set.select(features or tuple(feature_set.features))
@@ -64,7 +72,7 @@ def join(
     keys = keys.append_column("row", pa.array(np.arange(len(keys))))
     found = store.as_of(vectors_table(feature_set), keys, timeframe, (*chosen, *MARKS), known_at)
     if max_age is not None:
-        found = _forget(found, keys["event_timestamp"], max_age)
+        found = _forget(found, keys, max_age, calendars)
     for name in (*chosen, *MARKS):
         given = given.append_column(name, found[name])
     return given
@@ -87,11 +95,11 @@ def keys_of(rows: ArrowStream, names: tuple[str, ...], what: str = "keys", timez
     return keys
 
 
-def _forget(found: pa.Table, at: pa.ChunkedArray, max_age: timedelta) -> pa.Table:
-    if max_age < timedelta(0):
-        raise DataError(f"max_age must not be negative, not {max_age}")
-    age = pc.subtract(at.cast(pa.int64()), found["available_at"].cast(pa.int64()))
-    fresh = pc.fill_null(pc.less_equal(age, pa.scalar(max_age // timedelta(microseconds=1))), False)
+def _forget(found: pa.Table, keys: pa.Table, max_age: Age, calendars: Calendars) -> pa.Table:
+    """The vectors that are no older, and nothing in place of the others."""
+    at = keys["event_timestamp"]
+    since = pc.coalesce(found["available_at"], at)
+    fresh = pa.array(max_age.covers(calendars, keys["instrument_id"], micros(since), micros(at)))
     columns = [pc.if_else(fresh, column, pa.scalar(None, column.type)) for column in found.columns]
     return pa.table(columns, names=found.column_names)
 

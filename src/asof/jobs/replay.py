@@ -6,6 +6,8 @@
 2. `chunks` cuts them where one would change what is computed from those before it, so that what the loop sees in between is what it
    would have seen; with a pace, also into ticks of the clock.
 3. Each chunk is written to the scratch store as a source would write it, the clock is set to its end, and the loop runs a cycle.
+4. Where vectors are published, it is by the publisher of the live service, from `start` on: first the newest of each instrument, as a
+   service does that begins, then all that come to be.
 """
 
 from __future__ import annotations
@@ -23,11 +25,12 @@ import pyarrow.compute as pc
 from asof.engine.panel import Ints
 from asof.errors import NotFound, StoreError
 from asof.jobs.backfill import Progress
-from asof.jobs.live import Live, Plan
+from asof.jobs.following import Follower
+from asof.jobs.live import UNPUBLISHED, Live, Plan, Published
 from asof.jobs.members import since
 from asof.jobs.work import Report, Work
 from asof.records import Bools, micros
-from asof.stores.store import BARS_TABLE, RECORDS, Selection, Store, Table, revised
+from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, MEMBERSHIPS_TABLE, Selection, Store, Table, revised
 from asof.telemetry.health import Health
 from asof.telemetry.metrics import Metrics
 from asof.timeframes import timeframe as timeframe_micros
@@ -36,6 +39,8 @@ MOST_ROWS = 250_000
 """Rows of a chunk."""
 TICK_SECONDS = 0.25
 """With a pace, the clock moves on so often."""
+REPLAYED = (BARS_TABLE, EVENTS_TABLE, ACTIONS_TABLE, MEMBERSHIPS_TABLE)
+"""What feature sets are computed from."""
 FOREVER = np.iinfo(np.int64).max
 
 
@@ -73,11 +78,11 @@ def arrivals(work: Work, instruments: tuple[str, ...] | None, seed: int = 0) -> 
     wanted = (True, work.feature_set.event_window > 0, work.plan.adjusted, bool(work.feature_set.schemes))
     instruments = None if work.plan.crosses else instruments
     found = tuple(
-        _revisions(work, work.timeframe, table, instruments if needed else ()) for table, needed in zip(RECORDS, wanted, strict=True)
+        _revisions(work, work.timeframe, table, instruments if needed else ()) for table, needed in zip(REPLAYED, wanted, strict=True)
     )
     bars, events, actions, memberships = found
     above = [(timeframe, _revisions(work, timeframe, BARS_TABLE, instruments)) for timeframe in work.feature_set.higher]
-    tables, found = (*RECORDS, *(BARS_TABLE for _ in above)), (*found, *(revisions for _, revisions in above))
+    tables, found = (*REPLAYED, *(BARS_TABLE for _ in above)), (*found, *(revisions for _, revisions in above))
     names = pc.unique(pa.chunked_array([chunk for table in found for chunk in table["instrument_id"].chunks], pa.string()))
     scored = np.maximum(micros(events["scored_at_utc"]), micros(events["enriched_at_utc"]))
     higher = [_known_bars(work, timeframe, revisions) for timeframe, revisions in above]
@@ -93,7 +98,7 @@ def arrivals(work: Work, instruments: tuple[str, ...] | None, seed: int = 0) -> 
         parts.append((times, row, np.full(len(row), of), gone, instrument[row], key, places[of][row], learned))
     times, row, kind, gone, instrument, key, place, learned = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     chance = np.random.default_rng(seed).permutation(keys)
-    order = np.lexsort((learned, chance[key], kind < len(RECORDS), times))
+    order = np.lexsort((learned, chance[key], kind < len(REPLAYED), times))
     made = Arrivals(tables, found, times[order], row[order], kind[order], gone[order], instrument[order], key[order], place[order])
     return replace(made, crosses=work.plan.crosses)
 
@@ -198,6 +203,7 @@ class Replay:
     pace: float | None = None
     seed: int = 0
     told: Callable[[datetime], None] = lambda moment: None
+    published: Published = UNPUBLISHED
 
     def run(self, progress: Progress = lambda done, total: None) -> Report:
         """Feed what became known up to `end`; what did before `start` goes in at once. Raises `NotFound` where there is nothing."""
@@ -213,6 +219,8 @@ class Replay:
             if begin >= last:
                 break
             self._wait(found, first, begin)
+            if begin == first:
+                self._publish(loop, begun=bool(found.is_bar[:first].any()))
             done += self._feed(loop, found, begin, stop)
             progress(stop - begin, last)
         if self.end is None:
@@ -223,13 +231,24 @@ class Replay:
     def _cycle(self, loop: Live) -> Report:
         done = loop.cycle()
         if loop.health.report()["status"] != "ok" and not done.failed:
-            raise StoreError(f"{self.scratch.url} failed in the middle of the replay; the log says how")
+            raise loop.trouble or StoreError(f"{self.scratch.url} failed in the middle of the replay; the log says how")
         return done
+
+    def _publish(self, loop: Live, *, begun: bool) -> None:
+        """Publish from here on; where the loop has not begun, it has nothing to compute but what comes."""
+        if self.published is UNPUBLISHED:
+            return
+        loop.published = self.published
+        work = replace(self.work, store=self.scratch)
+        if begun:
+            self.published.begin(work)
+        else:
+            self.scratch.register(work.feature_set, work.now)
+            Follower(work, "service").begin_here()
 
     def _loop(self) -> Live:
         work = self.work
-        names = None if self.instruments is None else frozenset(self.instruments)
-        plan = Plan((work.feature_set,), (work.timeframe,), names, work.pipeline_version, 1.0, calendars=work.calendars)
+        plan = Plan((work.feature_set,), (work.timeframe,), None, work.pipeline_version, 1.0, calendars=work.calendars)
         health = Health(work.feature_set.version, work.pipeline_version, 1.0)
         return Live(self.scratch, plan, Metrics(), health, lambda: self._now)
 

@@ -57,7 +57,7 @@ def check(lower: str, higher: str) -> None:
     """Refuse timeframes of which the one cannot be made of the other."""
     small, large = timeframe_micros(lower), timeframe_micros(higher)
     if large <= small or large % small or (large > UNITS["d"]):
-        mend = "it must be longer, a multiple, and a day at most"
+        mend = "a higher timeframe is longer, a multiple of the lower one, and a day at most"
         raise DefinitionError(f"{higher} bars cannot be made of {lower} bars: {mend}")
 
 
@@ -65,7 +65,7 @@ def intervals(instrument: str, ts: Ints, timeframe: str, calendars: Calendars) -
     """The intervals of a timeframe that times lie in: by its grid, or for days by the sessions of the instrument's calendar."""
     step = timeframe_micros(timeframe)
     if step == UNITS["d"]:
-        return Intervals(*calendars.sessions(instrument, ts))
+        return Intervals(*calendars.session_of(instrument, ts))
     begins = ts // step * step
     return Intervals(begins, begins + step)
 

@@ -151,7 +151,8 @@ class SetSubject:
     def answer(self, world: World, grid: Grid, threads: int = 1, rows: int | None = None) -> Answer:
         """Every compared column of its vectors."""
         found, seen = sort_bars(world.bars), sort_events(world.events)
-        panel = panel_of(self._plan, world.timeframe, found, seen, self.calendars, world.actions, memberships=world.memberships)
+        above = {text: sort_bars(table) for text, table in world.higher.items()}
+        panel = panel_of(self._plan, world.timeframe, found, seen, self.calendars, world.actions, above, world.memberships)
         made = (datetime.now(UTC), "leakcheck", threads, self.calendars, rows)
         vectors = vectors_of(self._plan, panel, world.timeframe, found, *made)
         names = vectors_table(self.feature_set).compared

@@ -21,6 +21,7 @@ from asof.records import BARS, EVENTS, PRICES, UTC, Bools, floats, micros
 from asof.timeframes import timeframe as timeframe_micros
 
 NUMBERS = (*PRICES, "volume")
+NO_TABLES: Mapping[str, pa.Table] = {}
 ARRIVAL = [(name, "ascending") for name in ("enriched_at_utc", "instrument_id", "event_id")]
 """The order in which events become known."""
 
@@ -29,7 +30,7 @@ ARRIVAL = [(name, "ascending") for name in ("enriched_at_utc", "instrument_id", 
 class World:
     """Bars by instrument and time, each with its `available_at`, events by arrival, one row for each instrument, actions, memberships.
 
-    All in their canonical schemas. An action is known from its ex-date on.
+    All in their canonical schemas. An action is known from its ex-date on. `higher` are bars of higher timeframes, as bars otherwise.
     """
 
     bars: pa.Table
@@ -37,6 +38,7 @@ class World:
     timeframe: str
     actions: pa.Table = field(default_factory=lambda: NO_ACTIONS)
     memberships: pa.Table = field(default_factory=lambda: NO_MEMBERSHIPS)
+    higher: Mapping[str, pa.Table] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -47,13 +49,11 @@ class World:
         calendars: Calendars = NO_CALENDARS,
         actions: pa.Table = NO_ACTIONS,
         memberships: pa.Table = NO_MEMBERSHIPS,
+        higher: Mapping[str, pa.Table] = NO_TABLES,
     ) -> World:
         """The world of usable records: a bar that does not say when it became available did at its close."""
-        found = sort_bars(bars)
-        closes = pa.chunked_array([pa.array(found.closes(timeframe, calendars)).cast(UTC)])
-        told = pc.coalesce(found.table["available_at"], closes)
-        place = BARS.get_field_index("available_at")
-        return cls(found.table.set_column(place, BARS.field(place), told), events.sort_by(ARRIVAL), timeframe, actions, memberships)
+        above = {text: _told(table, text, calendars) for text, table in higher.items()}
+        return cls(_told(bars, timeframe, calendars), events.sort_by(ARRIVAL), timeframe, actions, memberships, above)
 
     @property
     def opens(self) -> Ints:
@@ -73,7 +73,7 @@ class World:
     @property
     def arrivals(self) -> Ints:
         """When bars and events became known."""
-        return np.concatenate((self.available, self.enriched))
+        return np.concatenate((self.available, self.enriched, *(micros(table["available_at"]) for table in self.higher.values())))
 
     def series(self) -> Iterator[tuple[str, slice]]:
         """Each instrument and its bars."""
@@ -89,8 +89,10 @@ class World:
 
     def known(self, at: int) -> World:
         """What was known at a moment: the future is cut off."""
+        above = {text: table.filter(pa.array(micros(table["available_at"]) <= at)) for text, table in self.higher.items()}
+        actions = self.actions.filter(pa.array(micros(self.actions["ts"]) <= at))
         told = self.memberships.filter(pa.array(since(self.memberships) <= at))
-        acted = replace(self, actions=self.actions.filter(pa.array(micros(self.actions["ts"]) <= at)), memberships=told)
+        acted = replace(self, actions=actions, memberships=told, higher=above)
         return acted.kept(self.available <= at, self.enriched <= at)
 
     def since(self, start: int) -> World:
@@ -104,19 +106,20 @@ class World:
     def only(self, instrument: str) -> World:
         """One instrument alone."""
         masks = (np.asarray(pc.equal(table["instrument_id"], instrument)) for table in (self.bars, self.events))
-        return self.kept(*masks)
+        above = {text: table.filter(pc.equal(table["instrument_id"], instrument)) for text, table in self.higher.items()}
+        return replace(self, higher=above).kept(*masks)
 
     def changed(self, at: int, random: np.random.Generator) -> World:
         """Another future after `at`: other prices, volumes and scores, and a tenth of the bars and events are not there."""
         later, unseen = self.available > at, self.enriched > at
-        factor = np.where(later, np.exp(random.normal(0, 0.3, len(later))), 1.0)
-        bars = _with_numbers(self.bars, {name: floats(self.bars[name]) * factor for name in NUMBERS})
+        bars = _moved(self.bars, later, random)
         scores = {"score": (-1.0, 1.0), "confidence": (0.0, 1.0)}
         events = _with_numbers(
             self.events,
             {n: np.where(unseen, random.uniform(*span, len(unseen)), floats(self.events[n])) for n, span in scores.items()},
         )
-        other = replace(self, bars=bars, events=events, memberships=self._other_members(at, random))
+        above = {text: _otherwise(table, at, random) for text, table in self.higher.items()}
+        other = replace(self, bars=bars, events=events, memberships=self._other_members(at, random), higher=above)
         return other.kept(~later | (random.random(len(later)) > 0.1), ~unseen | (random.random(len(unseen)) > 0.1))
 
     def _other_members(self, at: int, random: np.random.Generator) -> pa.Table:
@@ -133,14 +136,19 @@ class World:
             return table.set_column(place, table.schema.field(place), column)
 
         bars, events, actions, memberships = map(rename, (self.bars, self.events, self.actions, self.memberships))
-        return World(sort_bars(bars).table, events.sort_by(ARRIVAL), self.timeframe, actions, memberships)
+        above = {text: sort_bars(rename(table)).table for text, table in self.higher.items()}
+        return World(sort_bars(bars).table, events.sort_by(ARRIVAL), self.timeframe, actions, memberships, above)
 
     def shuffled(self, at: int, random: np.random.Generator) -> World:
         """The same future after `at` in another order: what its bars and events hold changes places."""
         later, unseen = np.flatnonzero(self.available > at), np.flatnonzero(self.enriched > at)
         bars = _rearranged(self.bars, NUMBERS, later, random.permutation(later))
         events = _rearranged(self.events, ("score", "confidence"), unseen, random.permutation(unseen))
-        return replace(self, bars=bars, events=events)
+        above = {}
+        for text, table in self.higher.items():
+            rows = np.flatnonzero(micros(table["available_at"]) > at)
+            above[text] = _rearranged(table, NUMBERS, rows, random.permutation(rows))
+        return replace(self, bars=bars, events=events, higher=above)
 
     def with_holes(self, at: int) -> World:
         """With no prices in the last bar of each instrument that is known at `at`: whoever fills it can only do so from what follows."""
@@ -158,7 +166,33 @@ class World:
         bars = _with_times(self.bars, BARS, "available_at", self.available + late[0])
         events = _with_times(self.events, EVENTS, "enriched_at_utc", self.enriched + late[1])
         scored = np.maximum(micros(events["scored_at_utc"]), micros(events["enriched_at_utc"]))
-        return replace(self, bars=bars, events=_with_times(events, EVENTS, "scored_at_utc", scored).sort_by(ARRIVAL))
+        above = {text: _delayed(table, longest, bars_late, random) for text, table in self.higher.items()}
+        return replace(self, bars=bars, events=_with_times(events, EVENTS, "scored_at_utc", scored).sort_by(ARRIVAL), higher=above)
+
+
+def _told(bars: pa.Table, timeframe: str, calendars: Calendars) -> pa.Table:
+    """Bars by instrument and time, each of which says when it became available."""
+    found = sort_bars(bars)
+    place = BARS.get_field_index("available_at")
+    return found.table.set_column(place, BARS.field(place), pa.array(found.known(timeframe, calendars)).cast(UTC))
+
+
+def _moved(bars: pa.Table, rows: Bools, random: np.random.Generator) -> pa.Table:
+    """Bars with other prices and volumes in some rows."""
+    factor = np.where(rows, np.exp(random.normal(0, 0.3, len(rows))), 1.0)
+    return _with_numbers(bars, {name: floats(bars[name]) * factor for name in NUMBERS})
+
+
+def _otherwise(bars: pa.Table, at: int, random: np.random.Generator) -> pa.Table:
+    """Bars of which those that were not known at `at` have other prices, and a tenth of them is not there."""
+    later = micros(bars["available_at"]) > at
+    return _moved(bars, later, random).filter(pa.array(~later | (random.random(len(later)) > 0.1)))
+
+
+def _delayed(bars: pa.Table, longest: int, share: float, random: np.random.Generator) -> pa.Table:
+    """Bars of which a share became known later, by less than `longest`."""
+    late = np.where(random.random(len(bars)) < share, random.integers(1, longest, len(bars)), 0)
+    return _with_times(bars, BARS, "available_at", micros(bars["available_at"]) + late)
 
 
 def _with_numbers(table: pa.Table, columns: dict[str, Floats]) -> pa.Table:

@@ -45,14 +45,14 @@ def standing(out, x, order):
         start = stop
 
 
-def bucket(out, x, order, n):
+def quantile(out, x, order, n):
     """Which of `n` buckets of equal size each value falls into, 1 for the smallest; those that tie fall into the same.
 
     It is 1 + the share of the values that are smaller, times `n`, rounded down.
 
     >>> from asof import across, bars
     >>> from asof.engine.trial import tried_across
-    >>> tried_across(across().bucket(bars.close, 2), close=[3, 1, None, 1, 5])
+    >>> tried_across(across().quantile(bars.close, 2), close=[3, 1, None, 1, 5])
     [2.0, 1.0, None, 1.0, 2.0]
     """
     start = 0
@@ -186,7 +186,7 @@ ONE, TWO = ("x", "members", "groups"), ("x", "against", "members", "groups")
 
 OPERATORS = (
     Operator("rank", Shape.RANKED, standing, ONE, minimum=1),
-    Operator("bucket", Shape.RANKED, bucket, ONE, (BUCKETS,), minimum=1),
+    Operator("quantile", Shape.RANKED, quantile, ONE, (BUCKETS,), minimum=1),
     Operator("winsorize", Shape.RANKED, winsorize, ONE, (LOWER, UPPER), minimum=1),
     Operator("demean", Shape.ACROSS, demean, ONE, minimum=1),
     Operator("zscore", Shape.ACROSS, zscore, ONE, (DDOF,), minimum=2),

@@ -10,7 +10,8 @@ LOGIC    `kernel(a, b) -> float`              nothing: the kernel sees missing v
 SERIES   `kernel(out, x, ..., *params)`       one instrument at a time; a row without its whole window, or
                                               with a missing value inside it, becomes missing
 RAW      `kernel(out, x, ..., *params)`       one instrument at a time; nothing else
-PRESENT  `kernel(values, *params) -> float`   the values that the last `n` bars do have, oldest first; missing when they
+PRESENT  `kernel(x, ..., *params) -> float`   the values that the last `n` bars do have, oldest first (of two inputs those
+                                              of bars that have both); missing when they
                                               are fewer than `min_count`; the kernel takes neither of these two
 COUNT    `kernel(x) -> bool`                  one event at a time, missing ones among them: how many count
 SUM      `kernel(x) -> float`                 the exact sum of a window's events; taken from running totals where
@@ -181,7 +182,7 @@ class Operator:
         return f"{self.inputs[0]}.{self.name}({', '.join(extra + params)})"
 
     def reach(self, params: tuple[int | float, ...]) -> int:
-        """How many earlier bars a row needs beside its own: `n` for a lag, `n - 1` for a window of `n`."""
+        """How many earlier bars a row needs beside its own: `n` for a lag or a sum since a change, `n - 1` for a window of `n`."""
         if self.shape not in BAR_SHAPES:
             return 0
-        return int(params[0]) if self.name == "lag" else int(params[0]) - 1
+        return int(params[0]) if self.name in ("lag", "cumulative") else int(params[0]) - 1

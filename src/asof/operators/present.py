@@ -5,6 +5,7 @@ Each kernel sees the values that are there, oldest first. Sums run from the olde
 
 import math
 
+from asof.operators.moments import within
 from asof.operators.operator import DDOF, Operator, Scaling, Shape, min_count, window
 from asof.operators.ordered import SHARE, between, middle
 from asof.operators.trend import ALPHA, REACH, later_weight
@@ -86,6 +87,36 @@ def present_ewm(values, alpha):
     return mean
 
 
+def pair_sums(x, y):
+    """Of pairs of values, as distances from the oldest: the sums of x and of y, and of their products."""
+    x_sum, y_sum, both = 0.0, 0.0, 0.0
+    for i in range(1, len(x)):
+        p, q = x[i] - x[0], y[i] - y[0]
+        x_sum += p
+        y_sum += q
+        both += p * q
+    return x_sum, y_sum, both
+
+
+def present_cov(x, y, ddof):
+    """The covariance of the pairs of values that the last `n` bars have, divided by their number less `ddof`."""
+    x_sum, y_sum, both = pair_sums(x, y)
+    return (both - (x_sum / len(x)) * y_sum) / (len(x) - ddof)
+
+
+def present_corr(x, y):
+    """Pearson's correlation of the pairs of values that the last `n` bars have; an error where either series does not change.
+
+    >>> from asof import bars
+    >>> from asof.engine.trial import tried
+    >>> tried(bars.close.corr(bars.open, 4, min_count=3), close=[1, 2, None, 3, 5], open=[2, 4, 5, 6, 6])
+    [None, None, None, 0.999..., 0.755...]
+    """
+    x_sum, y_sum, both = pair_sums(x, y)
+    x_square, y_square = pair_sums(x, x)[2] - (x_sum / len(x)) * x_sum, pair_sums(y, y)[2] - (y_sum / len(y)) * y_sum
+    return within((both - (x_sum / len(x)) * y_sum) / (math.sqrt(x_square) * math.sqrt(y_square)))
+
+
 _WINDOW = (window(), min_count())
 _SPREAD = (window(2), DDOF, min_count(2))
 
@@ -96,6 +127,8 @@ OPERATORS = (
     Operator("std", Shape.PRESENT, present_std, params=_SPREAD, scaling=Scaling.SAME),
     Operator("min", Shape.PRESENT, present_min, params=_WINDOW, scaling=Scaling.SAME),
     Operator("max", Shape.PRESENT, present_max, params=_WINDOW, scaling=Scaling.SAME),
+    Operator("cov", Shape.PRESENT, present_cov, ("x", "y"), params=_SPREAD, scaling=Scaling.PRODUCT),
+    Operator("corr", Shape.PRESENT, present_corr, ("x", "y"), params=(window(2), min_count(2)), scaling=Scaling.SIGN),
     Operator("median", Shape.PRESENT, present_median, params=_WINDOW, scaling=Scaling.SAME),
     Operator("quantile", Shape.PRESENT, present_quantile, params=(window(), SHARE, min_count()), scaling=Scaling.SAME),
     Operator("ewm", Shape.PRESENT, present_ewm, params=(REACH, ALPHA, min_count()), scaling=Scaling.SAME),

@@ -166,10 +166,33 @@ def bars_since(out, x, n):
             out[i] = i - seen if math.isfinite(x[seen]) else x[seen]
 
 
+def cumulative(out, x, within, n):
+    """The sum of x over the bars since `within` changed; missing where that is not among the last `n` bars, or one has no value.
+
+    >>> from asof import bars
+    >>> from asof.engine.trial import tried
+    >>> tried(bars.close.cumulative(bars.open, 3), close=[1, 2, 3, 4, 5, 6], open=[7, 7, 8, 8, 8, 8])
+    [None, None, 3.0, 7.0, 12.0, None]
+    """
+    first, total, missing, broken = 0, 0.0, False, False
+    for i in range(len(x)):
+        if i == 0 or within[i] != within[i - 1]:
+            first, total, missing, broken = i, x[i], False, False
+        else:
+            total += x[i]
+        missing |= x[i] != x[i]
+        broken |= math.isinf(x[i])
+        if first == 0 or i - first >= n or missing or within[i] != within[i]:
+            out[i] = math.nan
+        else:
+            out[i] = math.inf if broken or math.isinf(within[i]) or not math.isfinite(total) else total
+
+
 OPERATORS = (
     Operator("lag", Shape.RAW, lag, params=(Param("n", minimum=1, maximum=LONGEST),), scaling=Scaling.SAME),
     Operator("count", Shape.RAW, count, params=(window(),), scaling=Scaling.PRESENCE),
     Operator("bars_since", Shape.RAW, bars_since, params=(window(),), scaling=Scaling.SIGN),
+    Operator("cumulative", Shape.RAW, cumulative, ("x", "within"), params=(window(),), scaling=Scaling.WEIGHTED),
     Operator("sum", Shape.SERIES, rolling_sum, params=(window(),), scaling=Scaling.SAME),
     Operator("mean", Shape.SERIES, rolling_mean, params=(window(),), scaling=Scaling.SAME),
     Operator("var", Shape.SERIES, rolling_var, params=(window(2), DDOF), scaling=Scaling.SQUARE),

@@ -17,4 +17,19 @@ def latest(out, values, newest):
         out[i] = values[newest[i]] if newest[i] >= 0 else math.nan
 
 
-OPERATORS = (Operator("latest", Shape.STAGED, latest, scaling=Scaling.SAME),)
+def age(out, moments, known, newest):
+    """How long the newest known bar of a higher timeframe had been known, in microseconds; missing where there is none.
+
+    It was known at `known` when the bars looked at their `moments`; `newest` is as for `latest`.
+    """
+    for i in range(len(out)):
+        out[i] = moments[i] - known[newest[i]] if newest[i] >= 0 else math.nan
+
+
+HIGHER = ("latest", "age")
+"""The operators over the bars of a higher timeframe."""
+
+OPERATORS = (
+    Operator("latest", Shape.STAGED, latest, scaling=Scaling.SAME),
+    Operator("age", Shape.STAGED, age, scaling=Scaling.PRESENCE),
+)

@@ -11,8 +11,8 @@ MASK = 0xFFFFFFFF
 def exact_sum(x):
     """The exact sum of the values, rounded once, whatever their order.
 
-    Infinite where one of them is not finite. They are written as whole numbers of 96 bits, in three limbs of 32, scaled to the largest of them. Where one does not fit, which is
-    rare, `total` adds them up.
+    Infinite where one of them is not finite. They are written as whole numbers of 96 bits, in three limbs of 32, scaled to the largest of
+    them. Where one does not fit, which is rare, `total` adds them up.
     """
     largest, off = 0.0, 0.0
     for i in range(len(x)):

@@ -69,7 +69,7 @@ def bars_of(
     for name in (*PRICES, "volume"):
         columns[name] = reader.numbers(name) if reader.has(name) else absent
     canonical = pa.table([columns[name] for name in BARS.names], schema=BARS)
-    return _finish(reader.refusals, check_bars, canonical)
+    return finish(reader.refusals, check_bars, canonical)
 
 
 def _source(reader: Reader, rows: int, source: str | None) -> pa.ChunkedArray | pa.Array:
@@ -122,7 +122,7 @@ def events_of(table: pa.Table, mapping: ColumnMapping) -> Batch:
     exploded = columns if parents is None else {name: pc.take(column, pa.array(parents)) for name, column in columns.items()}
     exploded["instrument_id"] = symbols
     canonical = pa.table([exploded[name] for name in EVENTS.names], schema=EVENTS)
-    return _finish(reader.refusals, check_events, canonical, parents)
+    return finish(reader.refusals, check_events, canonical, parents)
 
 
 def actions_of(table: pa.Table, mapping: ColumnMapping) -> Batch:
@@ -135,7 +135,7 @@ def actions_of(table: pa.Table, mapping: ColumnMapping) -> Batch:
     absent = nulls(len(table), pa.float64())
     columns = {name: reader.numbers(name) if name in factors else absent for name in ("split", "dividend_factor")}
     columns |= {"instrument_id": reader.text("instrument_id"), "ts": reader.times("ts")}
-    return _finish(reader.refusals, check_actions, pa.table([columns[name] for name in ACTIONS.names], schema=ACTIONS))
+    return finish(reader.refusals, check_actions, pa.table([columns[name] for name in ACTIONS.names], schema=ACTIONS))
 
 
 MEMBER = "in"
@@ -157,7 +157,7 @@ def memberships_of(table: pa.Table, mapping: ColumnMapping, scheme: str | None =
         "available_at": reader.times("available_at") if reader.has("available_at") else nulls(rows, UTC),
     }
     canonical = pa.table([columns[name] for name in MEMBERSHIPS.names], schema=MEMBERSHIPS)
-    return _finish(reader.refusals, check_memberships, canonical)
+    return finish(reader.refusals, check_memberships, canonical)
 
 
 def _schemes(reader: Reader, rows: int, scheme: str | None) -> pa.ChunkedArray:
@@ -208,7 +208,7 @@ def _tickers(reader: Reader) -> tuple[pa.ChunkedArray | pa.Array, np.ndarray | N
 _SEPARATORS = re.compile(r"[;,|\s]+")
 
 
-def _finish(early: Refusals, check: Callable[[pa.Table], Checked], canonical: pa.Table, parents: np.ndarray | None = None) -> Batch:
+def finish(early: Refusals, check: Callable[[pa.Table], Checked], canonical: pa.Table, parents: np.ndarray | None = None) -> Batch:
     """Refusals of reading and of checking, in terms of the rows that came; a row is refused once, for its first reason."""
     seen: set[int] = set()
     merged = Refusals()

@@ -102,6 +102,13 @@ class Reader:
             column = self._refuse_text(column, _NUMBER, "not_a_number", f"{name}={{}} is not a number")
         return column.cast(pa.float64(), safe=False)
 
+    def whole_numbers(self, name: str) -> pa.ChunkedArray:
+        """A column as int64. Raises `DataError` where it holds others."""
+        try:
+            return self.column(name).cast(pa.int64())
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise DataError(f"column {name} does not hold whole numbers: {str(error).splitlines()[0]}") from None
+
     def times(self, name: str) -> pa.ChunkedArray:
         """A column as UTC microseconds; naive times need a timezone, whole numbers a unit."""
         column = self.column(name)

@@ -115,6 +115,15 @@ class Log(Protocol):
         ...
 
 
+class Silent:
+    """Logs nothing: what ends a command is its error message."""
+
+    def info(self, event: str, **facts: object) -> None:
+        """Nothing."""
+
+    warning = error = info
+
+
 class Partition(NamedTuple):
     """A partition of a topic."""
 

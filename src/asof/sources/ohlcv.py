@@ -30,7 +30,7 @@ class Bar(Struct, gc=False):
     """A whole message."""
 
     instrument_id: Annotated[str, Meta(min_length=1)]
-    timeframe: Annotated[str, Meta(pattern=r"^[0-9]+[mhd]\Z")]
+    timeframe: Annotated[str, Meta(pattern=r"^[0-9]+[smhd]\Z")]
     ts: Time
     open: Price
     high: Price

@@ -21,7 +21,7 @@ from asof.errors import NotFound, Overtaken, RowsRefused, StoreError
 from asof.features.feature_set import FeatureSet
 from asof.records import BARS, QUALITY_LOG, QUARANTINE
 from asof.stores import duckdb_writing as writing
-from asof.stores.duckdb_writing import rows_of, seen_as, time_of
+from asof.stores.duckdb_writing import rows_of, seen_as
 from asof.stores.statements import column_types, condition, every_revision, held, known_as, listed, quoted, revisions
 from asof.stores.store import (
     BARS_TABLE,
@@ -32,6 +32,7 @@ from asof.stores.store import (
     Registered,
     Selection,
     Table,
+    known_when_it_happened,
     revised,
     vectors_table,
 )
@@ -89,6 +90,7 @@ QUALIFY ts > coalesce(
 ) AND available_at IS DISTINCT FROM lead(available_at) OVER (PARTITION BY instrument_id ORDER BY available_at, ts)
 """
 """Where vectors became available out of order, one counts only if it is newer than all that were available before it, or with it."""
+_MOVE = "INSERT OR REPLACE INTO positions SELECT unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), ?"
 _PRUNE = "DELETE FROM changes WHERE number <= (SELECT min(position::BIGINT) FROM positions WHERE starts_with(name, ?))"
 """Changes that every follower has seen are needed no more."""
 
@@ -127,10 +129,10 @@ class DuckDBStore:
             version = rows_of(self._connection, "SELECT max(version) FROM layout")[0][0]
             if not isinstance(version, int) or version > LAYOUT:
                 raise StoreError(f"{self.url} has layout {version}; this asof knows {LAYOUT}: upgrade asof (pip install -U asof)")
-            newer = [table for table in RECORDS if table.name not in tables]  # than the file
-            if newer and not read_only:
+            missing = [table for table in RECORDS if table.name not in tables]  # of before there were any
+            if missing and not read_only:
                 with self.transaction():
-                    for table in newer:
+                    for table in missing:
                         self._create(table)
             return
         if tables:
@@ -198,23 +200,23 @@ class DuckDBStore:
         """See `Store.upsert`."""
         with self.transaction():
             if isinstance(rows, pa.Table):
-                return writing.upsert_table(self._connection, table, rows, known_at)
-            return writing.upsert_stream(self._connection, table, rows, known_at)
+                return writing.upsert_table(self._connection, table, known_when_it_happened(table, rows), known_at)
+            stream = (known_when_it_happened(table, some) for some in rows)
+            return writing.upsert_stream(self._connection, table, stream, known_at)
 
     def read(
         self, table: Table, selection: Selection, columns: tuple[str, ...] | None = None, *, ordered: bool = True
     ) -> Iterator[pa.Table]:
         """See `Store.read`."""
-        time = time_of(table)
-        order = f" ORDER BY {listed(('instrument_id', time, *table.ties))}" if ordered else ""
-        where, parameters = condition(table, selection, time, _among)
+        order = f" ORDER BY {listed(table.order)}" if ordered else ""
+        where, parameters = condition(table, selection, table.time, _among)
         names = listed(columns or table.schema.names)
         source, known = revisions(table, selection.known_at, "main.")
         yield from self._streamed(f"SELECT {names} FROM {source} WHERE {where}{order}", [*known, *parameters], table.schema)
 
     def revisions(self, table: Table, selection: Selection) -> Iterator[pa.Table]:
         """See `Store.revisions`."""
-        where, parameters = condition(table, selection, time_of(table), _among)
+        where, parameters = condition(table, selection, table.time, _among)
         schema = revised(table)
         yield from self._streamed(f"SELECT {listed(schema.names)} FROM {every_revision(table, 'main.')} WHERE {where}", parameters, schema)
 
@@ -229,14 +231,15 @@ class DuckDBStore:
 
     def around(self, timeframe: str, spans: pa.Table, reach: int, columns: tuple[str, ...], known_at: datetime | None = None) -> pa.Table:
         """See `Store.around`."""
-        search = _AROUND_EACH if len(spans) <= FEW_SPANS else _AROUND_ALL
         rows, known = ("main.bars", {}) if known_at is None else (f"({held(BARS_TABLE, '$known', 'main.')})", {"known": known_at})
-        sql = search.format(columns=listed(columns), rows=rows)
-        with self._lock, self._errors(_cannot_read), seen_as(self._connection, "spans", spans):
-            found = []
-            for row in spans.to_pylist() if search is _AROUND_EACH else [{}]:
-                parameters = {"timeframe": timeframe, "reach": reach, **row, **known}
-                found.append(self._connection.sql(sql, params=parameters).to_arrow_table())
+        parameters, names = {"timeframe": timeframe, "reach": reach, **known}, {"columns": listed(columns), "rows": rows}
+        with self._lock, self._errors(_cannot_read):
+            if len(spans) <= FEW_SPANS:
+                each = _AROUND_EACH.format(**names)
+                found = [self._connection.sql(each, params=parameters | row).to_arrow_table() for row in spans.to_pylist()]
+            else:
+                with seen_as(self._connection, "spans", spans):
+                    found = [self._connection.sql(_AROUND_ALL.format(**names), params=parameters).to_arrow_table()]
         bars = pa.concat_tables(found) if found else BARS.empty_table()
         return _typed(bars.select(columns), BARS)
 
@@ -329,7 +332,7 @@ class DuckDBStore:
 
     def follow(self, name: str) -> None:
         """See `Store.follow`."""
-        with self.transaction():
+        with self._lock, self._errors(_cannot_write):
             if FOLLOWING + name not in self.positions(FOLLOWING):
                 self.move({FOLLOWING + name: str(rows_of(self._connection, "SELECT nextval('change')")[0][0])})
 
@@ -354,10 +357,10 @@ class DuckDBStore:
     def move(self, positions: Mapping[str, str], since: Mapping[str, str] | None = None) -> None:
         """See `Store.move`."""
         with self.transaction():
-            for name, position in positions.items():
+            for name in positions:
                 if since is not None and self.positions(name).get(name) != since.get(name):
                     raise Overtaken(f"{self.url}: another reader has moved {name}")
-                self._connection.execute("INSERT OR REPLACE INTO positions VALUES (?, ?, ?)", [name, position, datetime.now(UTC)])
+            self._connection.execute(_MOVE, [list(positions), list(positions.values()), datetime.now(UTC)])
             if any(name.startswith(FOLLOWING) for name in positions):
                 self._connection.execute(_PRUNE, [FOLLOWING])
 

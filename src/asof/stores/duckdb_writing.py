@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import duckdb
@@ -15,7 +16,19 @@ from asof.stores.store import BARS_TABLE, EVENTS_TABLE, FOLLOWING, MEMBERSHIPS_T
 
 Connection = duckdb.DuckDBPyConnection
 
+FEW_ROWS = 10_000
+"""Up to so many current rows where staged ones may meet them are read once, rather than looked up in the table by each statement."""
 _FOLLOWED = "SELECT 1 FROM positions WHERE starts_with(name, ?) LIMIT 1"
+
+
+@dataclass(frozen=True)
+class Current:
+    """The current rows that staged rows may meet: what SQL calls them, how many there are, and what holds of staged rows that meet one."""
+
+    rows: str
+    count: int
+    inside: str = "true"
+    bounds: list[object] = field(default_factory=list)
 
 
 def upsert_table(connection: Connection, table: Table, rows: pa.Table, known_at: datetime) -> Changes:
@@ -63,11 +76,6 @@ def rows_of(connection: Connection, sql: str, parameters: list[object] | None = 
     return connection.execute(sql, parameters or []).fetchall()
 
 
-def time_of(table: Table) -> str:
-    """The column that `Selection.start` and `Selection.end` are about."""
-    return "ts" if "ts" in table.schema.names else "enriched_at_utc"
-
-
 def _settle_repeats(connection: Connection, table: Table) -> tuple[int, pa.Table]:
     """Keep one row of each key. How many repeats that agree were dropped, and the rows that disagree, which are all taken out.
 
@@ -99,49 +107,68 @@ def _merge(connection: Connection, table: Table, known_at: datetime, staged: int
 
     `ends` are those of the staged rows' extent: known keys are searched where current rows meet it, and nowhere else.
     """
-    name = quoted(table.name)
-    columns = listed(table.schema.names, "s")
-    match = " AND ".join(f"s.{quoted(c)} = m.{quoted(c)}" for c in table.key)
-    order = f" ORDER BY {listed(_in_order(table), 's')}" if table in RECORDS else ""  # vectors come in order
+    if not staged:
+        return Changes()
     inside = " AND ".join(f"{quoted(k)} BETWEEN ? AND ?" for k in _extent(table))
-    there, bounds = _ends(connection, table, f"main.{name} WHERE {inside}", ends) if staged else (0, ends)
-    current = f"(SELECT * FROM main.{name} WHERE {inside})"
-    known = _count(connection, f"(SELECT * FROM staged WHERE {inside}) s JOIN {current} m ON {match}", bounds * 2) if there else 0
-    if not known:
-        _note(connection, table, "staged s", [])
-        connection.execute(f"INSERT INTO main.{name} SELECT {columns}, ? FROM staged s{order}", [known_at])
+    current = f"main.{quoted(table.name)} WHERE {inside}"
+    if staged <= FEW_ROWS:
+        near = connection.sql(f"SELECT * FROM {current} LIMIT {FEW_ROWS + 1}", params=ends).to_arrow_table()
+        if len(near) <= FEW_ROWS:
+            with seen_as(connection, "near", near):
+                return _compare(connection, table, known_at, staged, Current("near", len(near)))
+    there, bounds = _ends(connection, table, current, ends)
+    return _compare(connection, table, known_at, staged, Current(f"(SELECT * FROM {current})", there, inside, bounds))
+
+
+def _compare(connection: Connection, table: Table, known_at: datetime, staged: int, current: Current) -> Changes:
+    """What `_merge` does, by the current rows that the staged ones may meet."""
+    if not current.count:
+        _insert(connection, table, "staged s", [], known_at)
         return Changes(inserted=staged)
+    match = " AND ".join(f"s.{quoted(c)} = m.{quoted(c)}" for c in table.key)
+    differs = " OR ".join(f"s.{quoted(c)} IS DISTINCT FROM m.{quoted(c)}" for c in table.compared)
+    both = f"(SELECT * FROM staged WHERE {current.inside}) s JOIN {current.rows} m ON {match}"
+    counts = f"SELECT count(*), count(*) FILTER ({differs}) FROM {both}"
+    ((known, differing),) = rows_of(connection, counts, current.bounds * 2)
+    assert isinstance(known, int)
+    if known < staged:
+        unknown = f"staged s ANTI JOIN {current.rows} m ON {match}" if known else "staged s"
+        _insert(connection, table, unknown, current.bounds if known else [], known_at)
     source = "staged"
-    if table is EVENTS_TABLE:
+    if differing and table is EVENTS_TABLE:
         connection.execute(f"CREATE OR REPLACE TEMP VIEW placed AS {place_events()}")
         source = "placed"
-    if known < staged:
-        unknown = f"{source} s ANTI JOIN {current} m ON {match}"
-        _note(connection, table, unknown, bounds)
-        connection.execute(f"INSERT INTO main.{name} SELECT {columns}, ? FROM {unknown}{order}", [known_at, *bounds])
-    differs = " OR ".join(f"s.{quoted(c)} IS DISTINCT FROM m.{quoted(c)}" for c in table.compared)
-    changed = f"{source} s JOIN {current} m ON {match} WHERE {differs}"
-    corrected = _count(connection, changed, bounds)
-    if corrected:
-        _correct(connection, table, changed, bounds, known_at)
+    changed = f"{source} s JOIN {current.rows} m ON {match} WHERE {differs}"
+    corrected = _correct(connection, table, changed, current, known_at) if differing else 0
     return Changes(staged - known, corrected, known - corrected)
 
 
-def _correct(connection: Connection, table: Table, found: str, bounds: list[object], known_at: datetime) -> None:
-    """Move the current rows `m` that staged rows `s` differ from to the history, and put those in their place."""
+def _insert(connection: Connection, table: Table, found: str, bounds: list[object], known_at: datetime) -> None:
+    """Insert staged rows `s`."""
+    order = f" ORDER BY {listed(_in_order(table), 's')}" if table in RECORDS else ""  # vectors come in order
+    _note(connection, table, found, bounds)
+    into = f"INSERT INTO main.{quoted(table.name)} SELECT {listed(table.schema.names, 's')}, ? FROM {found}{order}"
+    connection.execute(into, [known_at, *bounds])
+
+
+def _correct(connection: Connection, table: Table, found: str, current: Current, known_at: datetime) -> int:
+    """Move the current rows `m` that staged rows `s` differ from to the history, and put those in their place; how many there were."""
     name = quoted(table.name)
     since = "greatest(?, m.known_from + INTERVAL 1 MICROSECOND) AS known_from"
     columns = listed(table.schema.names, "s")
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE fresh AS SELECT {columns}, {since} FROM {found}", [known_at, *bounds])
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE fresh AS SELECT {columns}, {since} FROM {found}", [known_at, *current.bounds])
     same = " AND ".join(f"f.{quoted(c)} = m.{quoted(c)}" for c in table.key)
     _note(connection, table, "fresh s", [])
-    if table is EVENTS_TABLE:  # an event that takes another place leaves its old one
-        _note(connection, table, f"main.{name} s JOIN fresh f ON {same.replace('m.', 's.')} AND s.enriched_at_utc <> f.enriched_at_utc", [])
-    past = f"SELECT {listed(table.schema.names, 'm')}, m.known_from, f.known_from FROM main.{name} m JOIN fresh f ON {same}"
-    connection.execute(f"INSERT INTO history.{name} {past}")
+    if table.time not in table.key:  # what takes another place leaves its old one
+        elsewhere = f"s.{quoted(table.time)} <> f.{quoted(table.time)}"
+        _note(connection, table, f"{current.rows} s JOIN fresh f ON {same.replace('m.', 's.')} AND {elsewhere}", current.bounds)
+    past = f"SELECT {listed(table.schema.names, 'm')}, m.known_from, f.known_from FROM {current.rows} m JOIN fresh f ON {same}"
+    connection.execute(f"INSERT INTO history.{name} {past}", current.bounds)
     connection.execute(f"DELETE FROM main.{name} m USING fresh f WHERE {same}")
-    connection.execute(f"INSERT INTO main.{name} SELECT * FROM fresh ORDER BY {listed(_in_order(table))}")
+    done = rows_of(connection, f"INSERT INTO main.{name} SELECT * FROM fresh ORDER BY {listed(_in_order(table))}")
     _drop(connection, "fresh")
+    assert isinstance(done[0][0], int)
+    return done[0][0]
 
 
 def _note(connection: Connection, table: Table, changed: str, parameters: list[object]) -> None:
@@ -152,7 +179,8 @@ def _note(connection: Connection, table: Table, changed: str, parameters: list[o
     kind = f"'{table.name}'" + (" || '/' || s.scheme" if table is MEMBERSHIPS_TABLE else "")
     connection.execute(
         "INSERT INTO changes SELECT nextval('change'), kind, instrument_id, timeframe, times FROM ("
-        f"SELECT {kind} AS kind, s.instrument_id, {timeframe} AS timeframe, list(s.{time_of(table)}) AS times FROM {changed} GROUP BY ALL)",
+        f"SELECT {kind} AS kind, s.instrument_id, {timeframe} AS timeframe, list(s.{quoted(table.time)}) AS times "
+        f"FROM {changed} GROUP BY ALL)",
         parameters,
     )
 
@@ -172,7 +200,8 @@ def _extent(table: Table) -> tuple[str, ...]:
 
 def _in_order(table: Table) -> tuple[str, ...]:
     """The columns by which a table's rows are written, so that blocks hold what is read together."""
-    return tuple(dict.fromkeys(("instrument_id", *(("timeframe",) if "timeframe" in table.key else ()), time_of(table))))
+    names = ("instrument_id", "timeframe", table.time, "ts", "seq")
+    return tuple(dict.fromkeys(name for name in names if name in table.key or name == table.time))
 
 
 def _drop(connection: Connection, table: str) -> None:

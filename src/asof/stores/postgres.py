@@ -23,21 +23,37 @@ from asof.stores import postgres_writing as writing
 from asof.stores.postgres_copy import BATCH_ROWS
 from asof.stores.postgres_migrations import LAYOUT, check, timescale
 from asof.stores.postgres_server import Connection, Server, query
-from asof.stores.postgres_tables import VECTORS, Actions, Bars, Events, Layout, Memberships, Vectors
+from asof.stores.postgres_tables import (
+    VECTORS,
+    Actions,
+    Bars,
+    Books,
+    Events,
+    Layout,
+    Memberships,
+    Quotes,
+    Trades,
+    Vectors,
+    bytewise,
+)
 from asof.stores.postgres_writing import copied_out, copy_into
 from asof.stores.statements import column_types, condition, every_revision, held, known_as, listed, quoted, revisions
 from asof.stores.store import (
     ACTIONS_TABLE,
     BARS_TABLE,
+    BOOKS_TABLE,
     CHANGES,
     EVENTS_TABLE,
     FOLLOWING,
     MEMBERSHIPS_TABLE,
+    QUOTES_TABLE,
     SPANS,
+    TRADES_TABLE,
     Changes,
     Registered,
     Selection,
     Table,
+    known_when_it_happened,
     revised,
     vectors_table,
 )
@@ -51,6 +67,9 @@ RECORD_LAYOUTS: dict[str, type[Layout]] = {
     EVENTS_TABLE.name: Events,
     ACTIONS_TABLE.name: Actions,
     MEMBERSHIPS_TABLE.name: Memberships,
+    TRADES_TABLE.name: Trades,
+    QUOTES_TABLE.name: Quotes,
+    BOOKS_TABLE.name: Books,
 }
 """How the tables lie that every store has."""
 
@@ -113,17 +132,20 @@ SELECT name, rows FROM (
     UNION ALL SELECT 2, NULL, 'events', count(*) FROM events
     UNION ALL SELECT 3, NULL, 'actions', count(*) FROM actions
     UNION ALL SELECT 4, NULL, 'memberships', count(*) FROM memberships
+    UNION ALL SELECT 5, NULL, 'trades', count(*) FROM trades
+    UNION ALL SELECT 6, NULL, 'quotes', count(*) FROM quotes
+    UNION ALL SELECT 7, NULL, 'books', count(*) FROM books
     UNION ALL (
-        SELECT 5, r.applied_at, r.version, count(v.ts) FROM registry r LEFT JOIN feature_vectors v ON v.feature_set_version = r.version
+        SELECT 8, r.applied_at, r.version, count(v.ts) FROM registry r LEFT JOIN feature_vectors v ON v.feature_set_version = r.version
         GROUP BY r.version
     )
-    UNION ALL SELECT 6, NULL, 'quarantine', count(*) FROM quarantine
-    UNION ALL SELECT 7, NULL, 'feature_quality_log', count(*) FROM feature_quality_log
+    UNION ALL SELECT 9, NULL, 'quarantine', count(*) FROM quarantine
+    UNION ALL SELECT 10, NULL, 'feature_quality_log', count(*) FROM feature_quality_log
 ) AS counts ORDER BY place, applied_at, name
 """
 KEPT_SQL = r"""
 SELECT count(*) FROM pg_trigger
-WHERE tgrelid IN ('ohlcv'::regclass, 'events'::regclass, 'actions'::regclass, 'memberships'::regclass, 'feature_vectors'::regclass)
+WHERE tgrelid = ANY ('{ohlcv, events, actions, memberships, trades, quotes, books, feature_vectors}'::regclass[])
     AND tgname ~ '^asof_(keep|note)_' AND tgenabled <> 'D'
 """
 """How many of the triggers are there: two that keep revisions for each table, and one for each but the vectors' that notes what is new."""
@@ -132,7 +154,7 @@ WHERE tgrelid IN ('ohlcv'::regclass, 'events'::regclass, 'actions'::regclass, 'm
 FOLLOWED_SQL = "SELECT position FROM positions WHERE name = %s"
 WRITERS_SQL = """
 SELECT virtualtransaction FROM pg_locks
-WHERE relation IN ('ohlcv'::regclass, 'events'::regclass, 'actions'::regclass, 'memberships'::regclass)
+WHERE relation = ANY ('{ohlcv, events, actions, memberships, trades, quotes, books}'::regclass[])
     AND mode = 'RowExclusiveLock' AND pid <> pg_backend_pid()
 """
 CHANGES_SQL = """
@@ -201,8 +223,9 @@ class PostgresStore:
         with self._writing() as connection:
             layout = self._layout(connection, table)
             if isinstance(rows, pa.Table):
-                return writing.upsert_table(connection, layout, rows, known_at)
-            return writing.upsert_stream(connection, layout, rows, known_at, table.schema)
+                return writing.upsert_table(connection, layout, known_when_it_happened(table, rows), known_at)
+            stream = (known_when_it_happened(table, some) for some in rows)
+            return writing.upsert_stream(connection, layout, stream, known_at, table.schema)
 
     def _layout(self, connection: Connection, table: Table) -> Layout:
         """How a table's records lie in the database. Raises `StoreError` for a feature set that is not registered."""
@@ -228,8 +251,7 @@ class PostgresStore:
             only, version = layout.only()
             sql = f"SELECT {layout.columns(names, 'm')} FROM {source} AS m WHERE {where} AND {only}"
             if ordered:
-                ties = "".join(f', {quoted(name)} COLLATE "C"' for name in table.ties)
-                sql += f" ORDER BY {BYTEWISE}, {layout.time}{ties}"
+                sql += f" ORDER BY {', '.join(bytewise(name, table) for name in table.order)}"
             yield from copied_out(connection, sql, [*known, *parameters, *version], _schema(table, names), BATCH_ROWS)
 
     def revisions(self, table: Table, selection: Selection) -> Iterator[pa.Table]:
@@ -391,7 +413,7 @@ class PostgresStore:
         """See `Store.facts`."""
         with self._server.connection() as connection:
             counts = {str(name): count for name, count in connection.execute(query(COUNT_SQL))}
-            kept = connection.execute(KEPT_SQL.encode()).fetchone() == (14,)
+            kept = connection.execute(KEPT_SQL.encode()).fetchone() == (23,)
             version, extension = connection.info.parameter_status("server_version"), timescale(connection)
         findings = [_about_timescale(*extension)]
         if not kept:

@@ -86,6 +86,8 @@ def _fields(column: pa.Array) -> _Fields:
         return _text_fields(column, there)
     if pa.types.is_list(column.type):
         return _list_fields(column, there)
+    if pa.types.is_boolean(column.type):
+        return _boolean_fields(column, there)
     return _number_fields(column, there)
 
 
@@ -101,6 +103,16 @@ def _number_fields(column: pa.Array, there: Bools) -> _Fields:
         _put(out, at[there] + 4, values[there])
 
     return _Fields(np.where(there, 12, 4), write)
+
+
+def _boolean_fields(column: pa.Array, there: Bools) -> _Fields:
+    values = np.asarray(column.fill_null(False)).astype("u1")
+
+    def write(out: Bytes, at: Ints) -> None:
+        _put(out, at, np.where(there, 1, -1).astype(">i4"))
+        _put(out, at[there] + 4, values[there])
+
+    return _Fields(np.where(there, 5, 4), write)
 
 
 def _text_fields(column: pa.Array, there: Bools) -> _Fields:
@@ -160,6 +172,10 @@ def _values(data: Bytes, at: Ints, lengths: Ints, kind: pa.DataType) -> pa.Array
     if pa.types.is_list(kind):
         return _list_values(data, at, there, kind)
     missing = None if there.all() else ~there
+    if pa.types.is_boolean(kind):
+        said = np.zeros(len(at), np.bool_)
+        said[there] = data[at[there]] != 0
+        return pa.array(said, mask=missing)
     values = np.zeros(len(at), np.int64)
     values[there] = _get(data, at[there], ">i8")
     if pa.types.is_floating(kind):

@@ -1,4 +1,4 @@
-"""How bars, events, actions, memberships and vectors lie in PostgreSQL, and the statements that put them there.
+"""How bars, events, actions, memberships, points and vectors lie in PostgreSQL, and the statements that put them there.
 
 Vectors of all feature sets share one table, `features` an array in the registry's order. The prices of bars are numeric, and go there
 as text, for a cast from float to numeric keeps 15 digits; `asof_number` reads them back to the bit.
@@ -17,7 +17,16 @@ import pyarrow.compute as pc
 
 from asof.records import BARS, FLAGS, PRICES, UTC, VECTOR_KEYS, floats
 from asof.stores.statements import column_types, listed, placed, quoted
-from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, MEMBERSHIPS_TABLE, Table
+from asof.stores.store import (
+    ACTIONS_TABLE,
+    BARS_TABLE,
+    BOOKS_TABLE,
+    EVENTS_TABLE,
+    MEMBERSHIPS_TABLE,
+    QUOTES_TABLE,
+    TRADES_TABLE,
+    Table,
+)
 
 VECTORS = pa.schema(
     [
@@ -58,7 +67,7 @@ class Layout:
     @property
     def time(self) -> str:
         """The column that `Selection.start` and `Selection.end` are about."""
-        return "ts" if "ts" in self.stored.key else "enriched_at_utc"
+        return self.stored.time
 
     def only(self) -> tuple[str, list[object]]:
         """Which stored rows `m` are meant at all, and the parameters."""
@@ -127,7 +136,7 @@ class Layout:
 
     def order(self) -> str:
         """The order of the staged rows' keys, the same for every process."""
-        return ", ".join(f"s.{quoted(c)}" if c == "ts" else f's.{quoted(c)} COLLATE "C"' for c in self.stored.key)
+        return ", ".join(bytewise(c, self.stored, "s") for c in self.stored.key)
 
 
 class Bars(Layout):
@@ -171,6 +180,29 @@ class Memberships(Layout):
     """Universes and groupings."""
 
     stored = MEMBERSHIPS_TABLE
+
+
+class Trades(Layout):
+    """Trades."""
+
+    stored = TRADES_TABLE
+
+
+class Quotes(Layout):
+    """Quotes."""
+
+    stored = QUOTES_TABLE
+
+
+class Books(Layout):
+    """Order books."""
+
+    stored = BOOKS_TABLE
+
+
+def bytewise(name: str, table: Table, of: str | None = None) -> str:
+    """A column to order by: texts in the order that Arrow and Python have, which the table of another program may not have."""
+    return listed([name], of) + (' COLLATE "C"' if pa.types.is_string(table.schema.field(name).type) else "")
 
 
 @dataclass(frozen=True)
@@ -221,7 +253,7 @@ class Extent:
         """Widen it by more rows."""
         for name, found in self._names.items():
             found.update(pc.unique(records[name]).to_pylist())
-        if self._layout.time == "ts" and len(records):
+        if "ts" in self._layout.stored.key and len(records):
             ends = pc.min_max(records["ts"]).as_py()
             self._ends = [min([*self._ends, ends["min"]]), max([*self._ends, ends["max"]])]
 

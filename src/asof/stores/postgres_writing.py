@@ -19,7 +19,7 @@ from asof.records import UTC
 from asof.stores.postgres_copy import CHUNK_ROWS, decoded, encoded
 from asof.stores.postgres_server import Connection, query
 from asof.stores.postgres_tables import Extent, Layout
-from asof.stores.statements import clashing, listed, quoted, settled
+from asof.stores.statements import clashing, column_type, listed, quoted, settled
 from asof.stores.store import Changes
 
 ANALYZED_ROWS = 10_000
@@ -165,7 +165,7 @@ def withdraw(connection: Connection, layout: Layout, keys: pa.Table, known_at: d
     only, version = layout.only()
     names = [name for name in layout.stored.key if name in keys.column_names]
     match = " AND ".join(f"m.{quoted(name)} = k.{quoted(name)}" for name in names)
-    arrays = ", ".join("?::timestamptz[]" if name == "ts" else "?::text[]" for name in names)
+    arrays = ", ".join(f"?::{column_type(layout.stored.schema.field(name).type)}[]" for name in names)
     given = [keys[name].to_pylist() for name in names]
     connection.execute("SELECT set_config('asof.known_at', %s, true)", [known_at.isoformat()])
     sql = f"DELETE FROM {layout.name} m USING unnest({arrays}) AS k ({listed(names)}) WHERE {match} AND {only}"

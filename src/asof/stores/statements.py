@@ -17,6 +17,7 @@ _TYPES = {
     pa.float64(): "DOUBLE PRECISION",
     pa.int64(): "BIGINT",
     pa.timestamp("us", tz="UTC"): "TIMESTAMPTZ",
+    pa.bool_(): "BOOLEAN",
     FLAGS: "TEXT[]",
     pa.list_(pa.float64()): "DOUBLE PRECISION[]",
 }
@@ -30,6 +31,11 @@ def quoted(name: str) -> str:
     if not NAME.fullmatch(name):
         raise StoreError(f"{name!r} is not a name that a table can have")
     return f'"{name}"'
+
+
+def column_type(kind: pa.DataType) -> str:
+    """What SQL calls a type of ours."""
+    return _TYPES[kind]
 
 
 def column_types(schema: pa.Schema) -> str:

@@ -9,34 +9,63 @@ from datetime import datetime
 from typing import Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from asof.features.feature_set import FeatureSet
-from asof.records import ACTIONS, BARS, EVENTS, MEMBERSHIPS, UTC, vector_schema
+from asof.records import ACTIONS, BARS, BOOKS, EVENTS, MEMBERSHIPS, QUOTES, TRADES, UTC, one_chunk, vector_schema
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of records: `key` finds a row, `compared` are the columns whose change makes a new revision of it."""
+    """A table of records: `key` finds a row, `compared` are the columns whose change makes a new revision of it.
+
+    `time` is what `Selection.start` and `Selection.end` are about, and what changes are told by.
+    """
 
     name: str
     schema: pa.Schema
     key: tuple[str, ...]
     compared: tuple[str, ...]
+    time: str = "ts"
 
     @property
-    def ties(self) -> tuple[str, ...]:
-        """What of the key tells rows of one instrument and time apart."""
-        return tuple(name for name in self.key if name not in ("instrument_id", "timeframe", "ts"))
+    def order(self) -> tuple[str, ...]:
+        """The columns that rows of one timeframe are read by: instrument, time, and what tells rows of one time apart."""
+        return tuple(dict.fromkeys(("instrument_id", self.time, *(name for name in self.key if name != "timeframe"))))
 
 
 BARS_TABLE = Table("bars", BARS, ("instrument_id", "timeframe", "ts"), ("open", "high", "low", "close", "volume", "available_at"))
 EVENTS_TABLE = Table(
-    "events", EVENTS, ("instrument_id", "event_id"), ("enriched_at_utc", "event_time_utc", "score", "confidence", "scored_at_utc")
+    "events",
+    EVENTS,
+    ("instrument_id", "event_id"),
+    ("enriched_at_utc", "event_time_utc", "score", "confidence", "scored_at_utc"),
+    time="enriched_at_utc",
 )
 ACTIONS_TABLE = Table("actions", ACTIONS, ("instrument_id", "ts"), ("split", "dividend_factor"))
 MEMBERSHIPS_TABLE = Table("memberships", MEMBERSHIPS, ("scheme", "instrument_id", "ts"), ("value", "available_at"))
-RECORDS = (BARS_TABLE, EVENTS_TABLE, ACTIONS_TABLE, MEMBERSHIPS_TABLE)
+
+
+def _points(name: str, schema: pa.Schema) -> Table:
+    """A table of points in time. They are selected, read and told of by when they could be known, which may be later than `ts`."""
+    key = ("instrument_id", "ts", "seq")
+    return Table(name, schema, key, tuple(column for column in schema.names if column not in key), time="available_at")
+
+
+TRADES_TABLE = _points("trades", TRADES)
+QUOTES_TABLE = _points("quotes", QUOTES)
+BOOKS_TABLE = _points("books", BOOKS)
+POINTS = (TRADES_TABLE, QUOTES_TABLE, BOOKS_TABLE)
+RECORDS = (BARS_TABLE, EVENTS_TABLE, ACTIONS_TABLE, MEMBERSHIPS_TABLE, *POINTS)
 """What comes from sources, is followed, and has a table of its own in every store."""
+
+
+def known_when_it_happened(table: Table, rows: pa.Table) -> pa.Table:
+    """Points with their `available_at`: `ts` where it is null. Stores keep it so, and find them by it."""
+    if table not in POINTS or not rows["available_at"].null_count:
+        return rows
+    place = rows.schema.get_field_index("available_at")
+    return rows.set_column(place, rows.schema.field(place), one_chunk(pc.coalesce(rows["available_at"], rows["ts"])))
 
 
 def revised(table: Table) -> pa.Schema:
@@ -53,7 +82,7 @@ def vectors_table(feature_set: FeatureSet) -> Table:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which rows to read: all of a timeframe, or of some instruments, in `[start, end]` of their time, as held at `known_at`.
+    """Which rows to read: all of a timeframe, or of some instruments, in `[start, end]` of `Table.time`, as held at `known_at`.
 
     `span` is for instruments that stand next to one another: the first and the last.
     """
@@ -84,7 +113,8 @@ SPANS = pa.schema([("instrument_id", pa.string()), ("first", UTC), ("last", UTC)
 
 CHANGES = pa.schema([("kind", pa.string()), ("instrument_id", pa.string()), ("timeframe", pa.string()), ("time", UTC)])
 """A changed record: `bars` of a timeframe by the open of the bar, or, of no timeframe, `events` by the time of their first enrichment,
-`actions` by their ex-date, and `memberships/` with the name of their scheme by the time from which they hold."""
+`actions` by their ex-date, `memberships/` with the name of their scheme by the time from which they hold, and `trades`, `quotes` and
+`books` by when they could be known."""
 
 FOLLOWING = "changes/"
 """What the names of followers' positions begin with."""
@@ -122,7 +152,7 @@ class Store(Protocol):
     def read(
         self, table: Table, selection: Selection, columns: tuple[str, ...] | None = None, *, ordered: bool = True
     ) -> Iterator[pa.Table]:
-        """The selected rows by key, or in any order if not `ordered`, in tables of bounded size."""
+        """The selected rows in the order of `Table.order`, or in any order if not `ordered`, in tables of bounded size."""
         ...
 
     def revisions(self, table: Table, selection: Selection) -> Iterator[pa.Table]:
@@ -182,8 +212,8 @@ class Store(Protocol):
     def changes(self, name: str) -> tuple[pa.Table, str]:
         """The records that were inserted, corrected or withdrawn since the follower last moved, as `CHANGES`, and where to.
 
-        An event that takes another place is there with both. A record that has changed twice may be there twice. Raises `NotFound`
-        for a name that does not follow.
+        An event or a point that takes another place in time is there with both. A record that has changed twice may be there twice. Raises
+        `NotFound` for a name that does not follow.
         """
         ...
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from asof.errors import DefinitionError
 from asof.features.decay import alpha_of
-from asof.features.expression import Expr, bars, where
+from asof.features.expression import LONGEST_SESSION, Expr, bars, where
 
 
 class Bands(NamedTuple):
@@ -270,6 +270,19 @@ def cmf(n: int = 20) -> Expr:
 def vwap_windowed(n: int = 20) -> Expr:
     """The volume-weighted mean of the typical price over the last `n` bars; an error where nothing was traded."""
     return (typical_price() * bars.volume).sum(n) / bars.volume.sum(n)
+
+
+def vwap_session(n: int = LONGEST_SESSION) -> Expr:
+    """VWAP: the volume-weighted mean of the typical price since the session's first bar; an error where nothing was traded yet.
+
+    The session is that of the instrument's calendar, and the day of UTC where there is none. No session may have more than `n` bars.
+    """
+    return (typical_price() * bars.volume).cumulative(n=n) / bars.volume.cumulative(n=n)
+
+
+def bars_since_open(n: int = LONGEST_SESSION) -> Expr:
+    """How many bars of the session were before this one: 0 for its first."""
+    return (bars.session > 0).cumulative(n=n) - 1
 
 
 def vwma(x: Expr, n: int = 20) -> Expr:
