@@ -422,7 +422,7 @@ def of_days(function: Callable[[SeriesGroupBy], pd.Series], *, sector: bool = Fa
 
 def held_between(f: pd.DataFrame) -> pd.Series:
     day = f.groupby("ts").x
-    return f.x.clip(day.transform(lambda x: x.quantile(0.05)), day.transform(lambda x: x.quantile(0.95)))
+    return f.x.clip(f.ts.map(day.quantile(0.05)), f.ts.map(day.quantile(0.95)))
 
 
 def fifths(f: pd.DataFrame) -> pd.Series:
@@ -433,13 +433,12 @@ def fifths(f: pd.DataFrame) -> pd.Series:
 
 
 def residuals(f: pd.DataFrame) -> pd.Series:
-    """What NumPy's least squares of `x` over the logarithm of the volume leave of each day."""
-    left = pd.Series(np.nan, f.index)
-    for _, day in f.assign(log=np.log(f.volume.where(f.volume > 0)))[["ts", "x", "log"]].dropna().groupby("ts"):
-        if day.log.nunique() > 1:
-            sides = np.column_stack([day.log - day.log.mean(), np.ones(len(day))])
-            left[day.index] = day.x - sides @ np.linalg.lstsq(sides, day.x, rcond=None)[0]
-    return left
+    """What least squares of `x` over the logarithm of the volume leave of each day."""
+    log = np.log(f.volume.where(f.volume > 0))
+    both = f.x.notna() & log.notna()
+    x, y = (v.where(both) - v.where(both).groupby(f.ts).transform("mean") for v in (f.x, log))
+    slope = (x * y).groupby(f.ts).transform("sum") / (y * y).groupby(f.ts).transform("sum")
+    return x - slope * y
 
 
 @dataclass(frozen=True)
@@ -452,7 +451,6 @@ class AcrossOracle:
     expression: Expr
     function: Callable[[pd.DataFrame], pd.Series]
     bound: float = FINITE
-    source: str = PANDAS
 
 
 ACROSS: dict[str, AcrossOracle] = {
@@ -462,9 +460,9 @@ ACROSS: dict[str, AcrossOracle] = {
     "winsorize": AcrossOracle(EVERYBODY.winsorize(WEEK, 0.05, 0.95), held_between),
     "demean": AcrossOracle(EVERYBODY.demean(WEEK), lambda f: f.x - f.groupby("ts").x.transform("mean")),
     "demean, by": AcrossOracle(SECTOR.demean(WEEK), lambda f: f.x - f.groupby(["ts", "sector"]).x.transform("mean")),
-    "zscore": AcrossOracle(EVERYBODY.zscore(WEEK), of_days(lambda x: (x.obj.x - x.transform("mean")) / x.transform("std"))),
+    "zscore": AcrossOracle(EVERYBODY.zscore(WEEK), of_days(lambda x: (x.obj - x.transform("mean")) / x.transform("std"))),
     "scale": AcrossOracle(EVERYBODY.scale(WEEK), lambda f: f.x / f.x.abs().groupby(f.ts).transform("sum")),
-    "neutralise": AcrossOracle(EVERYBODY.neutralise(WEEK, bars.volume.log()), residuals, source="NumPy"),
+    "neutralise": AcrossOracle(EVERYBODY.neutralise(WEEK, bars.volume.log()), residuals),
     "count": AcrossOracle(EVERYBODY.count(WEEK), of_days(lambda x: x.transform("count")), EXACT),
     "mean": AcrossOracle(EVERYBODY.mean(WEEK), of_days(lambda x: x.transform("mean"))),
     "std": AcrossOracle(EVERYBODY.std(WEEK), of_days(lambda x: x.transform("std"))),
@@ -491,7 +489,7 @@ def market_of(frame: pd.DataFrame) -> pd.DataFrame:
 
 def across_differences(folder: Path) -> Iterator[tuple[str, float, float, int]]:
     """Of each operator across instruments: its largest difference, how large it may be, and of how many values."""
-    chosen = FeatureSet("across", {f"x{k}": oracle.expression for k, oracle in enumerate(ACROSS.values())})
+    chosen = FeatureSet("across_v1", {f"x{k}": oracle.expression for k, oracle in enumerate(ACROSS.values())})
     apart = dict.fromkeys(ACROSS, (0.0, 0))
     for market in markets(folder):
         names = market.drop_duplicates("instrument_id")
