@@ -12,6 +12,7 @@ from asof import FeatureSet, across, bars, events
 from asof.config import Settings
 from asof.feature_store import FeatureStore
 from asof.jobs.causes import Cause
+from asof.jobs.explain import Section
 from asof.stores.duckdb import DuckDBStore
 from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, MEMBERSHIPS_TABLE, Store
 from tests.stores.rows import NOON, action, actions_of, bar, bars_of, event, events_of, membership, memberships_of, minute
@@ -137,6 +138,9 @@ def test_across_instruments_changes_of_other_members_and_of_memberships_are_told
         Shown("bars", minute(5), {"close": 1.0}, {"close": 99.0}),
         Shown("memberships", minute(6), None, {"value": None, "available_at": None}),
     ]
+    explained = wrong[minute(6)].explained
+    assert explained is not None
+    assert explained.sections == (Section('across("index").rank(bars.close - bars.close.lag(1))', 1, 1, 1.0),)
 
 
 def test_back_and_forth_is_no_change(features: FeatureStore) -> None:
