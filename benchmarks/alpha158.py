@@ -2,6 +2,9 @@
 
 Polars has functions for 123 of the 158 factors (none for straight lines, ranks and places of extremes), and computes those. Its numbers are
 held to ours, to 1e-6, since its rolling sums slide.
+
+KunQuant and pyqlib are run once each where there are some (`quant_peers.py`): over the same bars, each in its own form, and with its own
+definitions, so their numbers are not compared here (`docs/reference/accuracy.md` does that for Qlib's).
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+import quant_peers
 from measure import Candidate, Figure, Result, Settings, take_turns
 
 import asof
@@ -36,6 +40,7 @@ def run(settings: Settings) -> Result:
     compute(bars.slice(0, BARS))
     with_polars(pl.DataFrame(bars.slice(0, BARS)))
     seconds = take_turns(candidates, settings.repeat, check.see)
+    seconds |= quant_peers.seconds({"KunQuant": "kunquant", "KunQuant, 1 thread": "kunquant-1", "pyqlib": "qlib"}, bars, settings.folder)
     limit = TARGET * instruments / INSTRUMENTS
     return Result(
         f"alpha158, {instruments} instruments x {BARS:,} days",

@@ -1,7 +1,7 @@
 """A cycle of the service over PostgreSQL: one new minute bar of each of 5,000 instruments, and an event for each tenth of them.
 
-Timed is the whole cycle: asking what has changed, reading it with what is around it, computing `fs_v1`, and writing the vectors. The bars
-and events are written before the clock starts, as another program would. An idle cycle is timed beside it.
+Timed is the whole cycle: asking what has changed, reading it with what is around it, computing `fs_v1` or `alpha158`, and writing the
+vectors. The bars and events are written before the clock starts, as another program would. An idle cycle is timed beside it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from measure import Candidate, Figure, Result, Settings, take_turns
 from postgres_io import private_server
 
 import asof
+from asof.features.library import SHIPPED
 from asof.jobs.live import Live, Plan
 from asof.records import BARS, EVENTS
 from asof.stores.postgres import PostgresStore
@@ -26,17 +27,17 @@ TARGET = 1.0
 HISTORY = 120
 """Minutes of bars that are there before."""
 OPEN = datetime(2024, 1, 2, tzinfo=UTC)
-PLAN = Plan((asof.fs_v1,), ("1m",), None, "bench", 60)
 
 
 class Market:
     """A store of so many instruments, whose next minute can be written, and the loop that keeps up with it."""
 
-    def __init__(self, store: PostgresStore, instruments: int) -> None:
+    def __init__(self, store: PostgresStore, feature_set: asof.FeatureSet, instruments: int) -> None:
         self.store, self.instruments, self.minute = store, instruments, 0
         for _ in range(HISTORY):
             self.write()
-        self.loop = Live(store, PLAN, Metrics(), Health("fs_v1", "bench", 60), lambda: OPEN + timedelta(minutes=self.minute))
+        plan, health = Plan((feature_set,), ("1m",), None, "bench", 60), Health(feature_set.version, "bench", 60)
+        self.loop = Live(store, plan, Metrics(), health, lambda: OPEN + timedelta(minutes=self.minute))
         self.loop.cycle()
 
     def write(self) -> None:
@@ -44,7 +45,9 @@ class Market:
         names = data.names(0, self.instruments)
         ts = pa.scalar(OPEN + timedelta(minutes=self.minute), BARS.field("ts").type)
         close = [100.0 + (self.minute * 7 + k) % 13 for k in range(self.instruments)]
-        self.store.upsert(BARS_TABLE, _table(BARS, instrument_id=names, timeframe="1m", ts=ts, close=close), OPEN)
+        volume = [1_000.0 + (self.minute * 11 + k) % 17 for k in range(self.instruments)]
+        prices = {"open": [x - 0.5 for x in close], "high": [x + 1.0 for x in close], "low": [x - 1.0 for x in close], "close": close}
+        self.store.upsert(BARS_TABLE, _table(BARS, instrument_id=names, timeframe="1m", ts=ts, **prices, volume=volume), OPEN)
         some = names.slice(0, self.instruments // 10)
         ids = [f"{self.minute}-{k}" for k in range(len(some))]
         news = {"instrument_id": some, "event_id": ids, "enriched_at_utc": ts, "score": 0.5, "confidence": 0.9, "scored_at_utc": ts}
@@ -66,11 +69,20 @@ def _table(schema: pa.Schema, **given: object) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def run(settings: Settings) -> Result:
-    """Measure it."""
+def fs_v1(settings: Settings) -> Result:
+    """Measure it with `fs_v1`."""
+    return _run(settings, asof.fs_v1)
+
+
+def alpha158(settings: Settings) -> Result:
+    """Measure it with `alpha158`."""
+    return _run(settings, SHIPPED["alpha158"])
+
+
+def _run(settings: Settings, feature_set: asof.FeatureSet) -> Result:
     instruments = max(50, round(5_000 * settings.scale))
     with private_server() as postgres, closing(PostgresStore(postgres.database())) as store:
-        market = Market(store, instruments)
+        market = Market(store, feature_set, instruments)
         computed: dict[str, int] = {}
         candidates = {
             "a cycle with new bars": Candidate(market.keep_up, market.write),
@@ -80,7 +92,7 @@ def run(settings: Settings) -> Result:
     expected = {"a cycle with new bars": instruments, "an idle cycle": 0}
     took = seconds["a cycle with new bars"]
     return Result(
-        f"a cycle over PostgreSQL, a new minute bar of each of {instruments:,} instruments",
+        f"a cycle of {feature_set.version} over PostgreSQL, a new minute bar of each of {instruments:,} instruments",
         [Figure(name, found, expected[name]) for name, found in seconds.items()],
         f"less than {TARGET:g} s",
         f"{took:.3f} s",

@@ -23,10 +23,12 @@ from pathlib import Path
 
 import alpha158
 import backfill
+import book
 import cold
 import cross
 import cycle
 import events
+import factors
 import fs_v1
 import imports
 import join
@@ -42,12 +44,15 @@ BENCHMARKS: dict[str, Callable[[Settings], Result]] = {
     "fs_v1": fs_v1.run,
     "alpha158": alpha158.run,
     "cross": cross.run,
+    "book": book.run,
+    "factors": factors.run,
     "join": join.run,
     "backfill": backfill.run,
     "postgres_write": postgres_io.write,
     "postgres_read": postgres_io.read,
     "events": events.run,
-    "cycle": cycle.run,
+    "cycle": cycle.fs_v1,
+    "cycle_alpha158": cycle.alpha158,
     "stream": stream.run,
     "known_at": proof.known_at,
     "correction": proof.correction,

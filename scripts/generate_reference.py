@@ -26,7 +26,7 @@ from asof.cli.app import app
 from asof.config import Settings
 from asof.features.expression import Expr, bars
 from asof.features.library import SHIPPED, technical
-from asof.operators import BAR_SHAPES, EVENT_SHAPES, FAMILIES, SECTION_SHAPES, Operator, Param, Scaling, Shape
+from asof.operators import BAR_SHAPES, EVENT_SHAPES, FAMILIES, POINT_SHAPES, SECTION_SHAPES, Operator, Param, Scaling, Shape
 from asof.telemetry.metrics import SECONDS, Metrics
 from asof.timeframes import duration_text
 
@@ -79,13 +79,17 @@ ABOUT = {
         "n, too, and then its `reach` follows: [fading weights](../semantics.md#fading-weights)."
     ),
     "present": "With `min_count`, what the last `n` bars have counts, be they fewer than `n` or without a value here and there.",
+    "windows": (
+        "The points of one window: `x` and `weight` are columns of `events.window(...)`, `trades.last(...)` and their like, or expressions "
+        "over them. An *event* is any such point."
+    ),
+    "points": "What a point has to do with those before it, and with those of other streams. The result has a value for each point.",
     "staged": "What looks beyond one instrument's bars of one timeframe, and is computed before everything that uses it.",
     "across": (
         "What the members of a universe have at one moment, each beside the others: `across(universe, by=grouping)`, see "
         "[across instruments](../across.md). Instruments that are no members have no value, and a member without one takes no part. The "
         "result is an expression over bars, and each section is as late as the last of its bars."
     ),
-    "windows": "The events of one window: `x` and `weight` are columns of `events.window(...)`, or expressions over them.",
 }
 """A sentence for each family."""
 
@@ -107,7 +111,11 @@ MISSING = {
     "or": "either is missing and neither is true",
     "not": "`x` is missing",
     "where": "the condition is, or the branch taken is",
+    "when": "`x` is missing, or the condition is false or missing",
     "is_missing": "never",
+    "previous": "there is no point before it within reach, or that has no value",
+    "previous_other": "there is no other value before it within reach, or it has none itself",
+    "at": "no point became known within the window that ends there, or the newest has no value",
     "lag": "there is no bar `n` bars ago, or its value is missing",
     "count": "never",
     "cumulative": "`within` did not change among the last `n` bars, or a bar since then has no value",
@@ -160,7 +168,7 @@ def operator_row(operator: Operator) -> tuple[str, ...]:
         prose(says),
         missing_when(operator),
         earlier_bars(operator),
-        "" if operator.shape in EVENT_SHAPES else SCALINGS[operator.scaling],
+        "" if operator.shape in (*EVENT_SHAPES, *POINT_SHAPES) else SCALINGS[operator.scaling],
         operator.shape.value,
         str(operator.version),
     )
@@ -229,6 +237,8 @@ def parameters(module: ModuleType) -> str:
 
 
 def parameter_text(p: Param) -> str:
+    if p.span:
+        return f"`{p.name}` is a duration, such as `10s`"
     kind = "a whole number" if p.kind is int else "a number"
     limits = "" if p.minimum is None else f" from {bounded(p.minimum)}" + ("" if p.maximum is None else f" to {bounded(p.maximum)}")
     default = "" if p.default is None else f", {p.default:g} if not given"
@@ -267,10 +277,10 @@ def feature_sets() -> str:
         INTRO["feature sets"],
     ]
     for feature_set in SHIPPED.values():
-        window = duration_text(feature_set.event_window) if feature_set.event_window else "none"
+        seen = [f"`{stream}` {duration_text(reach.length)}" for stream, reach in feature_set.reaches.items()]
         facts = [
             ("lookback", f"{feature_set.lookback} bars, the current one included"),
-            ("event window", window),
+            ("looks back at points", ", ".join(seen) or "none"),
             ("features", ", ".join(code(name) for name in feature_set.features)),
             ("flags", ", ".join(code(name) for name in feature_set.flag_names)),
             ("fingerprint", code(feature_set.fingerprint)),

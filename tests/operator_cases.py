@@ -5,6 +5,7 @@ An oracle is an independent definition over lists, not a copy of the kernel. Wha
 - ROW: one finite number for each input; LOGIC: one number for each, `None` where missing, `ERROR` for an error;
 - SERIES: the whole window of each input, oldest first; RAW: all values so far, missing ones and errors among them;
 - PRESENT: the values of the window that are there (of bars that have all), oldest first, without its length and `min_count`;
+- POINT: the points so far, missing ones and errors among them, and when each became known; AT: that, and when the point is that sees them;
 - SUM, MOMENT and WINDOW: the events' values, oldest first; COUNT: the same, missing ones and errors among them.
 
 The parameters follow. An answer is a number, `None` or `ERROR`; what overflows or divides by zero is an error.
@@ -20,8 +21,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from asof.features.expression import Expr, apply, bars, events
-from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, STAGED_SHAPES, Operator, Param, Shape
+from asof.features.expression import Expr, apply, bars, events, where
+from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, POINT_SHAPES, STAGED_SHAPES, Operator, Param, Shape
+from asof.timeframes import UNITS, duration_text
 
 ERROR = math.inf
 """How lists of the tests write an error, as the engine does."""
@@ -175,6 +177,33 @@ def bars_since(x: Sequence[Answer], n: int) -> Answer:
     return None
 
 
+def one_sided(x: Sequence[float], weight: Sequence[float], n: int) -> float:
+    """With exact shares: what of each value's weight lies in each of `n` equal parts of all weight."""
+    ends = [Fraction(0), *itertools.accumulate(map(Fraction, weight))]
+    edges = [ends[-1] * k / n for k in range(n + 1)]
+    sums = [
+        sum((Fraction(v) * max(0, min(b, high) - max(a, low)) for v, a, b in zip(x, ends, ends[1:], strict=False)), Fraction())
+        for low, high in itertools.pairwise(edges)
+    ]
+    return float(sum(map(abs, sums)) / ends[-1])
+
+
+def previous(x: Sequence[Answer], known: Sequence[int], within: int) -> Answer:
+    return x[-2] if len(x) > 1 and known[-1] - known[-2] <= within else None
+
+
+def previous_other(x: Sequence[Answer], known: Sequence[int], within: int) -> Answer:
+    if x[-1] is None:
+        return None
+    others = [k for k, v in enumerate(x) if v is not None and v != x[-1]]
+    return x[others[-1]] if others and known[-1] - known[others[-1]] <= within else None
+
+
+def seen_at(x: Sequence[Answer], known: Sequence[int], moment: int, within: int) -> Answer:
+    before = [k for k, at in enumerate(known) if at < moment]
+    return x[before[-1]] if before and moment - known[before[-1]] <= within else None
+
+
 def cumulative(x: Sequence[Answer], within: Sequence[Answer], n: int) -> Answer:
     now, run = within[-1], 0
     while run < len(x) and within[-1 - run] == now:
@@ -211,6 +240,7 @@ CASES: dict[str, Case] = {
     "or/2": Case(either, bits=True),
     "not/1": Case(lambda x: x if x in (None, ERROR) else float(not x), bits=True),
     "where/3": Case(lambda condition, a, b: condition if condition in (None, ERROR) else (a if condition else b), bits=True),
+    "when/2": Case(lambda x, condition: ERROR if condition == ERROR else (x if condition else None), bits=True),
     "is_missing/1": Case(lambda x: float(x is None), bits=True),
     "lag/1": Case(lambda x, n: x[-1 - n] if len(x) > n else None, bits=True),
     "count/1": Case(lambda x, n: float(sum(v is not None for v in x[-n:])), bits=True),
@@ -260,6 +290,11 @@ CASES: dict[str, Case] = {
     "events.min/1": Case(min, bits=True),
     "events.max/1": Case(max, bits=True),
     "events.last/1": Case(lambda x: x[-1], bits=True),
+    "events.first/1": Case(lambda x: x[0], bits=True),
+    "events.buckets/2": Case(one_sided, scale=one),
+    "points.previous/1": Case(previous, bits=True),
+    "points.previous_other/1": Case(previous_other, bits=True),
+    "points.at/2": Case(seen_at, bits=True),
 }
 """The case of each operator, by its key."""
 
@@ -278,6 +313,8 @@ def _choices(param: Param) -> list[float]:
     """Values that a parameter may have: the least, one that is hardly more, and one that is usual."""
     low = -0.5 if param.minimum is None else param.minimum
     high = math.inf if param.maximum is None else param.maximum
+    if param.span:
+        return [10 * UNITS["s"], UNITS["m"], 7 * UNITS["m"]]
     usual = (low, low + 1, 7) if param.kind is int else (low, low + 0.3, 99.5)
     return sorted({param.kind(min(value, high)) for value in usual})
 
@@ -291,6 +328,7 @@ def _fit(operator: Operator, params: tuple[float, ...]) -> bool:
 def called(operator: Operator, inputs: Sequence[Expr], params: tuple[float, ...]) -> Expr:
     """The operator applied to as many of the inputs as it takes."""
     first, *more = inputs[: len(operator.inputs)]
+    params = tuple(duration_text(int(v)) if p.span else v for p, v in zip(operator.params, params, strict=True))  # type: ignore[misc]
     in_order = [value for p, value in zip(operator.params, params, strict=True) if not p.named]
     named = {p.name: value for p, value in zip(operator.params, params, strict=True) if p.named}
     if operator.shape in EVENT_SHAPES:
@@ -309,6 +347,15 @@ def expressions(operator: Operator) -> dict[str, Expr]:
                 made[f"window_{window}_{k}"] = called(operator, (news.sentiment, news.confidence), params)
                 made[f"other_{window}_{k}"] = called(operator, (news.clock_skew / news.confidence, news.sentiment.abs()), params)
             made[f"later_{k}"] = (made[f"window_1h_{k}"] + ret).lag(2)
+            continue
+        if operator.shape in POINT_SHAPES:
+            news = events.window(WINDOWS[k % 2])
+            for name, of in (("all", news), ("few", events.last(3, within="1h"))):
+                one, broken = (called(operator, (x, of.present), params) for x in (of.sentiment, of.sentiment / of.confidence))
+                made[f"{name}_{k}"] = one.last()
+                made[f"sum_{name}_{k}"] = where(one.is_missing(), 0, one).sum() + broken.count()
+                made[f"nested_{name}_{k}"] = called(operator, (one * of.confidence, events.window("2m").present), params).mean()
+            made[f"later_{k}"] = (made[f"sum_all_{k}"] + ret).lag(2)
             continue
         news = events.window(WINDOWS[k % 2])
         made[f"price_{k}"] = called(operator, (bars.close, bars.open, bars.volume), params)

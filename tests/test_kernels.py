@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from asof.engine.drivers import driver
 from asof.engine.native import compile_loop, register
-from asof.operators import BAR_SHAPES, EVENT_SHAPES, Operator, Shape
+from asof.operators import BAR_SHAPES, EVENT_SHAPES, POINT_SHAPES, Operator, Shape
 from tests.operator_cases import CASES, RUN, parameters
 
 BY_KEY = {operator.key: operator for operator in RUN}
@@ -43,7 +43,11 @@ def test_the_compiled_loop_gives_the_bits_of_the_interpreted_one(operator: Opera
             low = np.sort(rng.integers(0, rows + 1, rows))
             sums = tuple(rng.normal(0, scale, rows) for _ in operator.sums)
             more = sums, params, low, np.minimum(low + rng.integers(0, 6, rows), rows), operator.minimum
+        elif operator.shape in POINT_SHAPES:
+            of = np.sort(rng.integers(0, 10**9, rows)), np.array([0, rows // 3]), np.array([rows // 4, rows])
+            more = (10_000_000, of, of) if operator.shape is Shape.AT else (params, *of)
         outs = np.zeros(rows), np.zeros(rows)
+        inputs = inputs[:1] if operator.shape is Shape.AT else inputs
         compiled(operator)(outs[0], tuple(inputs), *more)
         with np.errstate(all="ignore"):
             driver(operator)(outs[1], tuple(inputs), *more)

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asof.engine.panel import Panel
+from asof.engine.panel import Panel, Points
 from asof.engine.plan import plan
 from asof.engine.run import run
 from asof.engine.trial import tried
 from asof.features.expression import EVENT_COLUMNS, Expr, bars, constant, events, where
 from asof.features.feature_set import FeatureSet
-from asof.operators import EVENT_SHAPES, Operator, Shape
+from asof.operators import EVENT_SHAPES, POINT_SHAPES, Operator, Shape
 from asof.timeframes import UNITS
 from tests.operator_cases import CASES, ERROR, RUN, Answer, Case, called, expressions, parameters
 
@@ -41,13 +41,12 @@ def evaluate(
     count = len(next(iter(columns.values()), minutes or []))
     ts = np.array(range(count) if minutes is None else minutes, np.int64) * MINUTE
     known = np.array(at or [], np.int64) * MINUTE
+    columns_of = {name: (seen or {}).get(name, [1.0] * len(known)) for name in EVENT_COLUMNS}
     panel = Panel(
         offsets=np.array([0, len(ts)]),
         ts=ts,
         columns={name: floats(values) for name, values in columns.items()},
-        event_spans=np.array([[0], [len(known)]]),
-        event_time=known,
-        event_columns={name: floats((seen or {}).get(name, [1.0] * len(known))) for name in EVENT_COLUMNS},
+        points={"events": Points(np.array([[0], [len(known)]]), known, {(name,): floats(column) for name, column in columns_of.items()})},
         grid=0,
     )
     answers: list[Answer] = []
@@ -117,7 +116,7 @@ def test_every_operator_has_expressions_that_use_it(operator: Operator):
     assert len(parameters(operator)) == len(set(parameters(operator)))
 
 
-@pytest.mark.parametrize("operator", [o for o in RUN if o.shape not in EVENT_SHAPES], ids=lambda o: o.key)
+@pytest.mark.parametrize("operator", [o for o in RUN if o.shape not in (*EVENT_SHAPES, *POINT_SHAPES)], ids=lambda o: o.key)
 @given(data=st.data())
 @settings(max_examples=40)
 def test_a_bar_operator_answers_what_its_oracle_answers(operator: Operator, data: st.DataObject):
@@ -162,6 +161,26 @@ def test_an_event_operator_answers_what_its_oracle_answers(operator: Operator, d
         else:
             expected = ERROR if ERROR in flat else ask(case, *columns, *params)
         assert_answer(case, answer, expected, (*columns, *params))
+
+
+@pytest.mark.parametrize("operator", [o for o in RUN if o.shape in POINT_SHAPES], ids=lambda o: o.key)
+@given(data=st.data())
+@settings(max_examples=40)
+def test_a_point_operator_answers_what_its_oracle_answers(operator: Operator, data: st.DataObject):
+    case = CASES[operator.key]
+    params = data.draw(st.sampled_from(parameters(operator)))
+    rows = sorted(data.draw(st.lists(st.tuples(st.integers(1, 40), cells), max_size=12)), key=lambda row: row[0])
+    at, x = (list(column) for column in zip(*rows, strict=True)) if rows else ([], [])
+    of = events.last(1, within="3m")
+    found = evaluate(called(operator, (of.sentiment, of.present), params).last(), {}, list(range(45)), at, {"sentiment": x})
+    for minute, answer in enumerate(found):
+        known = [moment for moment in at if moment <= minute]
+        times = [moment * MINUTE for moment in known]
+        if not known or known[-1] < minute - 3:
+            assert answer is None
+            continue
+        seen = (x[: len(known)], times)
+        assert_answer(case, answer, ask(case, *seen, times[-1], 3 * MINUTE) if operator.shape is Shape.AT else ask(case, *seen, *params))
 
 
 GAPPY: list[Answer] = [3.0, None, 2.0, 2.0, 5.0, None, None, None, 1.0, 4.0, 4.0, 4.0, 4.0, 4.0, 0.5, None, 7.0]
@@ -258,9 +277,7 @@ def test_a_division_by_zero_is_an_error_wherever_it_stands():
 def test_constants_of_either_sign_of_zero_stay_apart():
     zero = bars.close * 0
     feature_set = FeatureSet("zeros", {"plus": zero + 0.0, "minus": zero + -0.0})
-    panel = Panel(
-        np.array([0, 1]), np.zeros(1, np.int64), {"close": np.array([-1.0])}, np.zeros((2, 1), np.int64), np.zeros(0, np.int64), {}, 0
-    )
+    panel = Panel(np.array([0, 1]), np.zeros(1, np.int64), {"close": np.array([-1.0])}, {}, 0)
     block = next(run(plan(feature_set), panel, threads=1))
     assert [math.copysign(1, values[0]) for values, _, _ in block.features] == [1.0, -1.0]
 

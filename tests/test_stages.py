@@ -15,7 +15,8 @@ from asof.engine.plan import plan
 from asof.engine.run import evaluate
 from asof.engine.stages import staged
 from asof.errors import DefinitionError
-from asof.jobs.panels import NO_EVENTS, panel_of, sort_bars
+from asof.jobs.panels import panel_of, sort_bars
+from asof.jobs.points import NO_EVENTS
 from asof.records import UTC
 from asof.sources.canonical import bars_of
 from asof.sources.columns import ColumnMapping

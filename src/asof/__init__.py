@@ -8,6 +8,7 @@ from asof.features.across import across
 from asof.features.expression import Expr, bars, events, where
 from asof.features.feature_set import FeatureSet
 from asof.features.library.fs_v1 import fs_v1
+from asof.features.market import books, quotes, trades
 
 if TYPE_CHECKING:
     from asof.feature_store import FeatureStore, connect
@@ -47,11 +48,14 @@ __all__ = [
     "__version__",
     "across",
     "bars",
+    "books",
     "compute",
     "connect",
     "events",
     "fs_v1",
     "leakcheck",
+    "quotes",
     "resample",
+    "trades",
     "where",
 ]

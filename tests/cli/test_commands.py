@@ -138,7 +138,7 @@ def test_an_error_with_json_is_an_object_too(asof: Command, project: Path) -> No
     done = asof("get", "my_v2", "-t", "1d", "--json")
     assert done.code == 6
     assert done.json == {
-        "error": "no feature set 'my_v2'; there are alpha158, alpha360, cross_v1, fs_v1, my_v1, ta_v1; did you mean 'my_v1'?",
+        "error": "no feature set 'my_v2'; there are alpha158, alpha360, book_v1, cross_v1, fs_v1, my_v1, ta_v1; did you mean 'my_v1'?",
         "kind": "NotFound",
     }
 
@@ -194,19 +194,24 @@ def test_a_mistyped_command_line_ends_with_2_and_the_nearest_name(asof: Command,
         (
             "backfill my_v2 -t 1d",
             6,
-            "no feature set 'my_v2'; there are alpha158, alpha360, cross_v1, fs_v1, my_v1, ta_v1; did you mean 'my_v1'?",
+            "no feature set 'my_v2'; there are alpha158, alpha360, book_v1, cross_v1, fs_v1, my_v1, ta_v1; did you mean 'my_v1'?",
         ),
         ("get fs_v1 -t 1d", 6, "fs_v1 has no vectors in duckdb:///asof.duckdb: run asof backfill fs_v1 first"),
         (
             "apply my_v2",
             6,
-            "no feature set 'my_v2' is defined; there are alpha158, alpha360, cross_v1, fs_v1, my_v1, ta_v1; did you mean 'my_v1'?",
+            "no feature set 'my_v2' is defined; there are alpha158, alpha360, book_v1, cross_v1, fs_v1, my_v1, ta_v1; did you mean",
         ),
         ("join my_v1 data/entities.csv -t 1d -o x.csv --feature ret_2", 6, "my_v1 has no feature 'ret_2'; did you mean 'ret_1'?"),
         ("join my_v1 data/entitis.csv -t 1d -o x.csv", 4, "data/entitis.csv does not exist; did you mean 'entities.csv'?"),
         ("join my_v1 data/bars.parquet -t 1d -o x.csv", 4, "the entities already have ts"),
         ("join my_v1 data/entities.csv -t 1d -o no/x.csv", 4, "no/x.csv cannot be written: there is no folder no"),
         ("leakcheck feature.py", 3, "feature.py, named as the features file, does not exist"),
+        (
+            "leakcheck book_v2",
+            6,
+            "no feature set 'book_v2'; there are alpha158, alpha360, book_v1, cross_v1, fs_v1, my_v1, ta_v1; did you mean",
+        ),
         ("leakcheck features.py:my_v2", 6, "features.py has no 'my_v2'; did you mean 'my_v1'?"),
         ("leakcheck features.py:news", 3, "features.py:news is EventWindow, no feature set, operator or function"),
         ("leakcheck -t 1h", 6, "the store has no 1h bars"),

@@ -38,6 +38,11 @@ def test_what_is_defined_is_clean_on_made_up_data_with_no_store_at_all(asof: Com
     assert not (folder / "asof.duckdb").exists()
 
 
+def test_a_set_that_ships_is_named_by_its_version(asof: Command, folder: Path) -> None:
+    done = asof("leakcheck", "book_v1", "--cuts", "2")
+    assert (done.code, done.text.startswith("clean: 1 checked (book_v1), ")) == (0, True), done.said
+
+
 def test_a_leak_ends_with_1_and_is_shown_with_its_row_and_bits(asof: Command, research: None) -> None:
     done = asof("leakcheck", "research.py:next_close", "research.py:endless", "--frame", "polars", "--cuts", "4")
     assert done.code == 1

@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from asof.features.expression import BAR_COLUMNS, BARS, EVENT_COLUMNS, Expr, apply, bars, constant, events, where
-from asof.operators import BAR_SHAPES, EVENT_SHAPES, Operator
+from asof.operators import BAR_SHAPES, EVENT_SHAPES, POINT_SHAPES, Operator
 from tests.operator_cases import RUN, called, parameters
 
-ROW_LIKE = [o for o in RUN if o.shape not in (*BAR_SHAPES, *EVENT_SHAPES)]
+ROW_LIKE = [o for o in RUN if o.shape not in (*BAR_SHAPES, *EVENT_SHAPES, *POINT_SHAPES)]
 ON_BARS = [o for o in RUN if o.shape in BAR_SHAPES]
 ON_EVENTS = [o for o in RUN if o.shape in EVENT_SHAPES]
 
@@ -33,7 +33,9 @@ def _grown(leaves: st.SearchStrategy[Expr], operators: list[Operator], most: int
 def event_expressions(window: str) -> st.SearchStrategy[Expr]:
     """Expressions whose rows are the events of a window, with constants among them."""
     columns = st.sampled_from(sorted(EVENT_COLUMNS)).map(lambda name: getattr(events.window(window), name))
-    return _grown(st.one_of(columns, columns, constants), ROW_LIKE, 5)
+    before = st.builds(lambda x, span: x.previous(span), columns, st.sampled_from(["10s", "5m"]))
+    seen = st.builds(lambda x: x.at(events.window(window)), columns)
+    return _grown(st.one_of(columns, columns, constants, before, seen), ROW_LIKE, 5)
 
 
 def _reduced(window: str) -> st.SearchStrategy[Expr]:

@@ -19,13 +19,15 @@ from asof.features.expression import (
     bars,
     column,
     constant,
-    event_windows,
     events,
     higher_timeframes,
     lookback,
+    reaches,
     walk,
     where,
+    windows,
 )
+from asof.features.streams import Window
 from asof.operators import OPERATORS, SECTION_SHAPES
 
 news = events.window("1h")
@@ -102,8 +104,8 @@ def test_numbers_stand_on_either_side():
 
 
 def test_the_domain_follows_the_rows():
-    assert (bars.close.domain, news.sentiment.domain, constant(1).domain) == (BARS, HOUR, None)
-    assert (news.sentiment * news.confidence + 1).domain == HOUR
+    assert (bars.close.domain, news.sentiment.domain, constant(1).domain) == (BARS, Window("events", HOUR), None)
+    assert (news.sentiment * news.confidence + 1).domain == Window("events", HOUR)
     assert (news.sentiment.mean() * bars.close).domain == BARS
 
 
@@ -133,9 +135,16 @@ def test_walking_visits_every_node_once_and_inputs_first():
     assert all(place[child] < place[node] for node in nodes for child in node.inputs)
 
 
-def test_the_event_windows_are_those_used_shortest_first():
-    assert event_windows(OTHER.count() + news.sentiment.mean(), bars.close) == (HOUR, 2 * HOUR)
-    assert event_windows(bars.close) == ()
+def test_the_windows_are_those_used_shortest_first():
+    assert [window.length for window in windows(OTHER.count() + news.sentiment.mean(), bars.close)] == [HOUR, 2 * HOUR]
+    assert windows(bars.close) == ()
+
+
+def test_points_reach_as_far_as_their_windows_what_is_before_them_and_the_bars_that_look_back():
+    mood = news.sentiment.previous("10s").mean()
+    assert reaches(mood.mean(20) + OTHER.count(), bars.close.lag(50)) == {"events": (2 * HOUR, 20)}
+    assert reaches(mood) == {"events": (HOUR + 10_000_000, 1)}
+    assert reaches(bars.close) == {}
 
 
 def test_every_method_is_shown_and_answers():
@@ -188,7 +197,7 @@ REFUSED = {
         "mean cannot mix rows of events of 1h and events of 2h",
     ),
     "weights of bars": (lambda: news.sentiment.mean(weight=bars.close), "mean cannot mix rows of events of 1h and bars"),
-    "an event operator of bars": (bars.close.last, "last works on the events of a window, not on bars: events.window('1h')"),
+    "an event operator of bars": (bars.close.last, "last works on the points of a window, not on bars: events.window('1h')"),
     "a lag of events": (lambda: news.sentiment.lag(1), "lag(n) counts bars; events are cut by time"),
     "a lag of a constant": (lambda: constant(1).lag(1), "lag(n) counts bars"),
     "text": (lambda: bars.close + "1", "'1' (str) is neither an expression nor a number"),
@@ -261,4 +270,4 @@ def test_an_unknown_operator_is_named_with_its_likely_meaning():
 
 def test_a_column_without_a_name_is_the_presence_of_a_row():
     assert bars.count(3).inputs == (column("", BARS),)
-    assert news.count().inputs == (column("", HOUR),)
+    assert news.count().inputs == (column("", Window("events", HOUR)),)

@@ -13,7 +13,8 @@ from asof.calendars import Calendars
 from asof.engine.panel import Panel
 from asof.engine.plan import Plan
 from asof.jobs.adjusting import NO_ACTIONS
-from asof.jobs.panels import merge_enrichments, panel_of, sort_bars, sort_events
+from asof.jobs.panels import merge_enrichments, panel_of, sort_bars
+from asof.jobs.points import sort_events
 from asof.records import BARS, EVENTS, PRICES
 from asof.timeframes import duration
 from tests.operator_cases import WINDOWS

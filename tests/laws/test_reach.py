@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asof.features.expression import bars, event_windows, lookback
+from asof.features.expression import bars, lookback, reaches
 from asof.features.feature_set import FeatureSet
 from asof.operators import BAR_SHAPES, OPERATORS, Operator
 from asof.records import PRICES
@@ -78,8 +78,9 @@ def test_a_changed_event_changes_the_vectors_whose_windows_hold_it_and_no_other(
     ts = before.ts[~others]
     differs = before.bits[~others] != after.bits[~others]
     for column, expressions in enumerate(expressions_of_columns(feature_set)):
-        holds = (ts >= known) & (ts - max(event_windows(*expressions), default=-1) <= known)
-        reached = np.convolve(holds, np.ones(lookback(*expressions), int))[: len(ts)] > 0
+        length, seen = reaches(*expressions).get("events", (-1, 1))
+        holds = (ts >= known) & (ts - length <= known)
+        reached = np.convolve(holds, np.ones(seen, int))[: len(ts)] > 0
         assert not (differs[:, column] & ~reached).any(), f"column {column} ({expressions[0]!r}) changes outside its window"
 
 

@@ -37,9 +37,10 @@ def test_the_order_in_which_rows_come_changes_no_bit(feature_set: FeatureSet, ma
 def test_computing_again_gives_the_same_bits(feature_set: FeatureSet, market: Market):
     plan = planned(feature_set)
     panel = market.panel(plan)
-    before = {name: values.copy() for name, values in (*panel.columns.items(), *panel.event_columns.items())}
+    columns = {**panel.columns, **panel.points["events"].columns}
+    before = {name: values.copy() for name, values in columns.items()}
     first, second = (vectors_of_panel(plan, panel, market.instruments, rows=50) for _ in range(2))
     assert_same(feature_set, second, first)
     for name, values in before.items():
-        after = panel.columns.get(name, panel.event_columns.get(name))
+        after = columns[name]
         assert np.array_equal(values, after, equal_nan=True), f"the engine wrote into its input {name}"

@@ -35,7 +35,7 @@ def test_an_earlier_or_later_start_gives_the_same_bits_once_the_lookback_is_ther
         rows = market.rows_of(instrument)
         dropped = min(drops[instrument], len(rows) - 1)
         bars[rows[:dropped]] = False
-        first_needed = market.bars["ts"][rows[dropped]] - feature_set.event_window
+        first_needed = market.bars["ts"][rows[dropped]] - feature_set.reaches.get("events", (0, 0))[0]
         events &= (market.events["instrument"] != instrument) | (market.events["known"] >= first_needed)
         full.append(np.arange(len(rows)) >= dropped + feature_set.lookback - 1)
     mask = np.concatenate(full)

@@ -39,7 +39,8 @@ def facts(found: Explained) -> dict[str, object]:
     trees = {kind: {name: asdict(value) for name, value in getattr(found, kind).items()} for kind in ("features", "flags")}
     about = {"instrument": found.instrument, "ts": found.ts, "raised": list(found.raised), "stored": found.stored}
     about |= {"sections": [asdict(section) for section in found.sections]} if found.sections else {}
-    tables = {name: getattr(found, name).to_pylist() for name in ("bars", "events", "actions")}
+    records = {"bars": found.bars, "events": found.events, "actions": found.actions, **found.market}
+    tables = {name: table.to_pylist() for name, table in records.items()}
     return {**about, **trees, **tables, "higher": {text: table.to_pylist() for text, table in found.higher.items()}}
 
 
@@ -67,6 +68,9 @@ def show(feature_set: str, timeframe: str, found: Explained, feature: str = "") 
     if len(found.events):
         columns = ["enriched_at_utc", "event_id", "score", "confidence", "event_time_utc", "known_from"]
         show_table(found.events.select(columns), f"{len(found.events)} events")
+    for name, points in found.market.items():
+        title = f"{found.points[name]} {name}" + (f", the last {LAST_BARS}" if found.points[name] > LAST_BARS else "")
+        show_table(points.slice(max(0, len(points) - LAST_BARS)), title)
     if len(found.actions):
         show_table(found.actions.select(["ts", "split", "dividend_factor", "known_from"]), f"{len(found.actions)} splits and dividends")
 

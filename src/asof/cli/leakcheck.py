@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pyarrow as pa
 import typer
@@ -13,7 +13,7 @@ from rich.table import Table
 from asof import definitions
 from asof.cli.console import InstrumentOption, JsonOption, StoreOption, emit, err, out, progress
 from asof.config import load_settings
-from asof.errors import DefinitionError
+from asof.errors import DefinitionError, NotFound, did_you_mean
 from asof.feature_store import connect
 from asof.features.feature_set import FeatureSet
 from asof.jobs.leakcheck import (
@@ -27,6 +27,7 @@ from asof.jobs.leakcheck import (
     higher_of,
     stored,
     stored_higher,
+    stored_market,
     stored_memberships,
 )
 from asof.jobs.leakcheck import leakcheck as check
@@ -37,7 +38,9 @@ from asof.operators import OPERATORS, STAGED_SHAPES, Operator
 def leakcheck(
     what: Annotated[
         list[str] | None,
-        typer.Argument(help="FILE.py: the feature sets in it. FILE.py:NAME: one of them, or a function. Without: all that are defined."),
+        typer.Argument(
+            help="VERSION, such as fs_v1. FILE.py: the feature sets in it. FILE.py:NAME: one, or a function. Without: all that are defined."
+        ),
     ] = None,
     timeframe: Annotated[
         str | None, typer.Option("--timeframe", "-t", help="Timeframe of the store's bars to take; without it, made-up daily ones.")
@@ -64,13 +67,12 @@ def leakcheck(
         raise typer.BadParameter("say which of the store's bars to take, such as --timeframe 1d", param_hint="--timeframe")
     machine = (operator for operator in OPERATORS if operator.shape not in STAGED_SHAPES)
     chosen = [*_chosen(what or []), *(machine if operators else ())]
-    given, higher, memberships, calendars = _given(timeframe, instrument, bars, seed, store, higher_of(chosen))
+    given, others, calendars = _given(timeframe, instrument, bars, seed, store, higher_of(chosen))
     with progress("leakcheck", as_json) as step:
         found = check(
             chosen,
             *given,
-            higher=higher,
-            memberships=memberships,
+            **others,
             timeframe=timeframe,
             calendars=calendars,
             frame=frame,
@@ -94,7 +96,13 @@ def _chosen(what: list[str]) -> list[Checkable]:
     if not what:
         return list(definitions.defined(load_settings()).values())
     chosen: list[Checkable] = []
+    versions = definitions.available(load_settings())
     for text in what:
+        if text in versions:
+            chosen.append(versions[text])
+            continue
+        if ":" not in text and not text.endswith(".py"):
+            raise NotFound(f"no feature set {text!r}; there are {', '.join(sorted(versions))}{did_you_mean(text, list(versions))}")
         path, _, name = text.rpartition(":") if not text.endswith(".py") else (text, "", "")
         chosen += [_checkable(definitions.held(Path(path), name), text)] if name else definitions.from_file(Path(path))
     return chosen
@@ -108,13 +116,15 @@ def _checkable(found: object, text: str) -> Checkable:
 
 def _given(
     timeframe: str | None, instruments: list[str] | None, bars: int, seed: int, store: str | None, frames: list[str]
-) -> tuple[tuple[pa.Table, ...], dict[str, pa.Table], pa.Table | None, dict[str, str]]:
-    """Bars, events and actions of the store, higher bars, memberships and this project's calendars; nothing for made-up ones."""
+) -> tuple[tuple[pa.Table, ...], dict[str, Any], dict[str, str]]:
+    """Bars, events and actions of the store, what else it has by name, and this project's calendars; nothing for made-up ones."""
     if timeframe is None:
-        return (), {}, None, {}
+        return (), {}, {}
     with connect(store, create=False) as opened:
         found = stored(opened.store, timeframe, tuple(instruments or ()) or None, bars, seed)
-        return found, stored_higher(opened.store, found[0], frames), stored_memberships(opened.store), opened.settings.calendars
+        market, higher = stored_market(opened.store, found[0], timeframe), stored_higher(opened.store, found[0], frames)
+        others = {**market, "higher": higher, "memberships": stored_memberships(opened.store)}
+        return found, others, opened.settings.calendars
 
 
 def _facts(found: Leakcheck) -> dict[str, object]:

@@ -10,8 +10,12 @@ operator  driver                                                             fra
 by row    `drive(out, inputs, params)`                                       rows
 by bar    `drive(out, inputs, params, offsets, reach)`                       rows, address and number of the offsets
 rescaled  `drive(out, inputs, factors, params, offsets, reach)`              as by bar
-by window `drive(out, inputs, sums, params, low, high, minimum)`             windows, addresses of their first events and of
-                                                                             those behind their last, events
+by window `drive(out, inputs, sums, params, low, high, minimum)`             windows, addresses of their first points and of
+                                                                             those behind their last, points
+by point  `drive(out, inputs, params, time, starts, stops)`                  points, addresses of the first of each instrument
+                                                                             and of the one behind its last, instruments,
+                                                                             address of their times
+at points `drive(out, inputs, within, (time, starts, stops), (...))`         as by point, and that of the points that are seen
 ========= ================================================================== ===============================================
 """
 
@@ -22,6 +26,7 @@ from functools import cache
 import numpy as np
 
 from asof.engine.exact import LONGEST, rounded_difference, running_totals
+from asof.engine.machine import FRAME
 from asof.engine.native import compile_step, floats_at, ints_at, named
 from asof.engine.tuples import ACTS, BUFFERS, CUT, PICK, RESCALE, TAKE, TAME, buffer
 from asof.operators import Operator, Shape
@@ -29,7 +34,8 @@ from asof.operators import Operator, Shape
 Drive = Callable[..., object]
 
 AT = 8
-"""Words of a step's `at`: its output, its inputs, its sums; the last one is the operator's `reach` or `minimum`."""
+"""Words of a step's `at`: its output, its inputs, its sums; the last one is the operator's `reach` or `minimum`, or by how many frames that
+of the points that are seen stands behind its own."""
 PARAMS = 4
 """The most parameters of an operator."""
 
@@ -278,9 +284,41 @@ def exact_sum(kernel, inputs, sums):
     return drive
 
 
+def blank(out, starts, stops):
+    """Put something where rows are of no instrument of the morsel: what reads them does not count."""
+    end = 0
+    for s in range(len(starts)):
+        out[end : starts[s]] = 0.0
+        end = max(end, stops[s])
+    out[end:] = 0.0
+
+
+def point(kernel, inputs, sums):
+    cut = CUT[inputs]
+
+    def drive(out, inputs, params, time, starts, stops):
+        blank(out, starts, stops)
+        for s in range(len(starts)):
+            a, b = starts[s], stops[s]
+            kernel(out[a:b], *cut(inputs, a, b), time[a:b], *params)
+
+    return drive
+
+
+def at_points(kernel, inputs, sums):
+    def drive(out, inputs, within, points, seen):
+        (x,), (time, starts, stops), (seen_time, seen_starts, seen_stops) = inputs, points, seen
+        blank(out, starts, stops)
+        for s in range(len(starts)):
+            a, b, c, d = starts[s], stops[s], seen_starts[s], seen_stops[s]
+            kernel(out[a:b], time[a:b], x[c:d], seen_time[c:d], within)
+
+    return drive
+
+
 def by_row(drive, inputs, sums, take):
     def step(where, at, params, frame):
-        words, rows = ints_at(at, AT), ints_at(frame, 4)[0]
+        words, rows = ints_at(at, AT), ints_at(frame, FRAME)[0]
         drive(buffer(where, words[0], rows), inputs(where, words[1:], rows), take(floats_at(params, PARAMS)))
 
     return step
@@ -288,7 +326,7 @@ def by_row(drive, inputs, sums, take):
 
 def by_bar(drive, inputs, sums, take):
     def step(where, at, params, frame):
-        words, frame = ints_at(at, AT), ints_at(frame, 4)
+        words, frame = ints_at(at, AT), ints_at(frame, FRAME)
         rows, offsets = frame[0], ints_at(frame[1], frame[2])
         given = inputs(where, words[1:], rows)
         drive(buffer(where, words[0], rows), given, take(floats_at(params, PARAMS)), offsets, words[AT - 1])
@@ -298,7 +336,7 @@ def by_bar(drive, inputs, sums, take):
 
 def by_bar_rescaled(drive, inputs, sums, take):
     def step(where, at, params, frame):
-        words, frame = ints_at(at, AT), ints_at(frame, 4)
+        words, frame = ints_at(at, AT), ints_at(frame, FRAME)
         rows, offsets = frame[0], ints_at(frame[1], frame[2])
         given = inputs(where, words[1:], rows)
         factors = inputs(where, words[1 + len(given) :], rows)
@@ -309,11 +347,37 @@ def by_bar_rescaled(drive, inputs, sums, take):
 
 def by_window(drive, inputs, sums, take):
     def step(where, at, params, frame):
-        words, frame = ints_at(at, AT), ints_at(frame, 4)
+        words, frame = ints_at(at, AT), ints_at(frame, FRAME)
         windows, low, high = frame[0], ints_at(frame[1], frame[0]), ints_at(frame[2], frame[0])
         given = inputs(where, words[1:], frame[3])
         totals = sums(where, words[1 + len(given) :], windows)
         drive(buffer(where, words[0], windows), given, totals, take(floats_at(params, PARAMS)), low, high, words[AT - 1])
+
+    return step
+
+
+def points(frame):
+    """The times of points, and where each instrument's begin and end."""
+    return ints_at(frame[4], frame[0]), ints_at(frame[1], frame[3]), ints_at(frame[2], frame[3])
+
+
+def by_point(drive, inputs, sums, take):
+    def step(where, at, params, frame):
+        words, mine = ints_at(at, AT), ints_at(frame, FRAME)
+        time, starts, stops = points(mine)
+        given = inputs(where, words[1:], mine[0])
+        drive(buffer(where, words[0], mine[0]), given, take(floats_at(params, PARAMS)), time, starts, stops)
+
+    return step
+
+
+def by_at(drive, inputs, sums, take):
+    def step(where, at, params, frame):
+        words, mine = ints_at(at, AT), ints_at(frame, FRAME)
+        other = ints_at(frame + 8 * FRAME * words[AT - 1], FRAME)
+        given = (buffer(where, words[1], other[0]),)
+        within = int(floats_at(params, PARAMS)[0])
+        drive(buffer(where, words[0], mine[0]), given, within, points(mine), points(other))
 
     return step
 
@@ -328,6 +392,8 @@ DRIVERS: dict[Shape, tuple[Callable[..., Drive], Callable[..., Callable[..., Non
     Shape.SUM: (exact_sum, by_window),
     Shape.MOMENT: (moment, by_window),
     Shape.WINDOW: (window, by_window),
+    Shape.POINT: (point, by_point),
+    Shape.AT: (at_points, by_at),
 }
 """What makes the driver of each shape, and the step around it."""
 

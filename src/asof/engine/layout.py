@@ -11,6 +11,7 @@ from asof.engine.panel import Floats, Ints
 
 _find_runs = compile_loop(ordering.find_runs)
 _strictly_sorted = compile_loop(ordering.strictly_sorted)
+_in_order = compile_loop(ordering.in_order)
 _off_grid = compile_loop(ordering.off_grid)
 _group = compile_loop(ordering.group)
 _hash_text = compile_loop(ordering.hash_text)
@@ -33,6 +34,11 @@ def runs(offsets: Spans, data: Bytes) -> Ints | None:
 def is_sorted(offsets: Ints, ts: Ints) -> bool:
     """Whether the times of each instrument increase from row to row."""
     return bool(_strictly_sorted(offsets, ts))
+
+
+def in_order(offsets: Ints, first: Ints, second: Ints, third: Ints) -> bool:
+    """Whether the rows of each instrument are sorted by the first, then the second, then the third."""
+    return bool(_in_order(offsets, first, second, third))
 
 
 def off_grid(ts: Ints, step: int) -> Floats:

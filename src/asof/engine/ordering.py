@@ -48,6 +48,18 @@ def strictly_sorted(offsets, ts):
     return True
 
 
+def in_order(offsets, first, second, third):
+    """Whether the rows of each instrument are sorted by the first, then the second, then the third."""
+    wrong = 0
+    for s in range(len(offsets) - 1):
+        for i in range(offsets[s] + 1, offsets[s + 1]):
+            if first[i] <= first[i - 1]:
+                tied = first[i] == first[i - 1]
+                after = (second[i] > second[i - 1]) | ((second[i] == second[i - 1]) & (third[i] > third[i - 1]))
+                wrong += not (tied & after)
+    return wrong == 0
+
+
 def off_grid(out, ts, step):
     """By how much each time is later than the last multiple of `step`; neighbours are mostly one step apart."""
     for i in range(len(ts)):

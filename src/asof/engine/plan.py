@@ -1,8 +1,8 @@
 """The plan of a feature set: steps over numbered buffers, each told what its rows are.
 
 1. `_Planner.value` turns expressions into steps; equal nodes are one. The sums that a kernel asks for are nodes like any other.
-2. What is reduced from events has a row for each distinct window of a morsel, and so has what is computed from it alone. Only where it
-   meets bars does a SPREAD give each bar the value of its window.
+2. What is made of single points is made once for all windows of their stream. What is reduced from them has a row for each distinct window
+   of a morsel, and so has what is computed from it alone. Only where it meets bars does a SPREAD give each bar the value of its window.
 3. An operator over bars that is given adjusted values gets, for each input, a value that tells what the actions before each bar rescale it
    with; the step then looks at the windows behind an action again, rescaled (`asof.engine.drivers.rescaled`).
 4. A staged operator (of a higher timeframe, ...) is a column to the steps above it: `_stages` gathers those that can be computed together,
@@ -20,14 +20,17 @@ from enum import IntEnum
 import numpy as np
 
 from asof.engine.drivers import driver
+from asof.engine.panel import Column
 from asof.features.adjustment import FREE, PREFIX, PRICE_FACTOR, VOLUME_FACTOR, Scale, rescales
-from asof.features.expression import BARS, Expr, apply, bars, column, constant, events, walk
+from asof.features.expression import BARS, Expr, apply, bars, column, constant, events, reaches, walk
 from asof.features.feature_set import FeatureSet
-from asof.operators import BAR_SHAPES, EVENT_SHAPES, SECTION_SHAPES, STAGED_SHAPES, Operator, Scaling
+from asof.features.streams import EVENTS, STREAMS, Reach, Window
+from asof.operators import BAR_SHAPES, EVENT_SHAPES, POINT_SHAPES, SECTION_SHAPES, STAGED_SHAPES, Operator, Scaling, Shape
 from asof.timeframes import duration_text
 
-ANY, ON_BARS, ON_EVENTS, ON_WINDOWS = -1, 0, 1, 2
-"""What the rows of a value are: those of anything (a constant), bars, events, or for `ON_WINDOWS + k` the windows of length `k`."""
+ANY, ON_BARS, ON_STREAMS, ON_WINDOWS = -1, 0, 1, 5
+"""What the rows of a value are: those of anything (a constant), bars, for `ON_STREAMS + k` the points of stream `k`, or for
+`ON_WINDOWS + k` the windows `k`."""
 
 OHLCV_COUNT, EVENT_COUNT = 0, 1
 
@@ -63,6 +66,8 @@ class Step:
     params: tuple[float, ...] = ()
     rescaled: bool = False
     """Whether the operator's inputs are followed by what rescales each of them."""
+    seen: int = 0
+    """What the rows are that an AT sees from others."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +80,9 @@ class Staged:
     inputs: tuple[int, ...]
     scale: Scale
     lookback: int
-    event_window: int
+    reaches: Mapping[str, Reach]
     looked_at: Mapping[str, int]
-    """On how many bars, events and bars of other staged columns its inputs depend."""
+    """On how many bars, which points and how many bars of other staged columns its inputs depend."""
     members: str = ""
     groups: str = ""
     """The columns that tell of an operator across instruments what is in its universe, and in which group; none for all, and for one."""
@@ -99,19 +104,18 @@ class Stage:
 class Plan:
     """What the engine runs for a feature set, after its stages, which are run in their order.
 
-    Buffers are numbered from 0. Those of `bar_columns` and `event_columns` hold a column as it came, those of `constants` one number
-    throughout; `bar_buffers` and `event_buffers` have room for a row of each bar or event of a morsel. `windows` are the lengths, in
-    microseconds, of the event windows.
+    Buffers are numbered from 0. Those of `bar_columns` and `point_columns` hold a column as it came, those of `constants` one number
+    throughout; `bar_buffers` and `point_buffers` have room for a row of each bar or point of a morsel.
     """
 
     feature_set: FeatureSet
     steps: tuple[Step, ...]
     bar_columns: Mapping[str, int]
-    event_columns: Mapping[str, int]
+    point_columns: Mapping[str, Mapping[Column, int]]
     constants: Mapping[int, float]
     bar_buffers: tuple[int, ...]
-    event_buffers: tuple[int, ...]
-    windows: tuple[int, ...]
+    point_buffers: Mapping[str, tuple[int, ...]]
+    windows: tuple[Window, ...]
     stages: tuple[Stage, ...] = ()
     looked_at: Mapping[str, int] = field(default_factory=dict)
     """On how many bars of each column of a staged operator a row depends, its own included."""
@@ -120,6 +124,17 @@ class Plan:
     def lookback(self) -> int:
         """Bars that a vector depends on, its own included."""
         return self.feature_set.lookback
+
+    @property
+    def reaches(self) -> Mapping[str, Reach]:
+        """How far back it looks at the points of each stream."""
+        return self.feature_set.reaches
+
+    @property
+    def points(self) -> Mapping[str, frozenset[Column]]:
+        """The columns of each stream of points that the plan and its stages over the same bars read."""
+        same = [stage.plan.points for stage in self.stages if stage.timeframe is None]
+        return {stream: frozenset(own).union(*(read.get(stream, ()) for read in same)) for stream, own in self.point_columns.items()}
 
     @property
     def columns(self) -> frozenset[str]:
@@ -143,8 +158,8 @@ class Plan:
     @property
     def buffers(self) -> int:
         """How many buffers there are."""
-        held = len(self.bar_columns) + len(self.event_columns) + len(self.constants)
-        return held + len(self.bar_buffers) + len(self.event_buffers)
+        held = len(self.bar_columns) + sum(map(len, self.point_columns.values())) + len(self.constants)
+        return held + len(self.bar_buffers) + sum(map(len, self.point_buffers.values()))
 
 
 def plan(feature_set: FeatureSet) -> Plan:
@@ -161,7 +176,7 @@ def _plan(feature_set: FeatureSet, staged: Mapping[Expr, str]) -> Plan:
         for place, expr in enumerate(group.values()):
             planner.keep(kind, expr, place)
     planner.keep(Kind.COUNT, bars.count(feature_set.lookback), OHLCV_COUNT)
-    if feature_set.event_window:
+    if EVENTS in feature_set.reaches:
         planner.keep(Kind.COUNT, events.window(duration_text(feature_set.event_window)).count(), EVENT_COUNT)
     return replace(planner.finished(feature_set), looked_at=_Reach.of(feature_set.roots, staged).looked_at)
 
@@ -171,7 +186,7 @@ class _Reach:
     """What expressions look at without passing through staged operators that are columns."""
 
     lookback: int
-    event_window: int
+    points: Mapping[str, Reach]
     looked_at: Mapping[str, int]
 
     @classmethod
@@ -188,8 +203,7 @@ class _Reach:
             for i in below(node):
                 bars[i] = max(bars.get(i, 1), bars.get(node, 1) + reach)
         own = [bars.get(node, 1) + (node.lookback - 1 if node.operator is None else 0) for node in nodes if node not in staged]
-        windows = [int(node.domain) for node in nodes if isinstance(node.domain, int)]
-        return cls(max(own, default=1), max(windows, default=0), {staged[n]: bars.get(n, 1) for n in nodes if n in staged})
+        return cls(max(own, default=1), reaches(*roots, below=below), {staged[n]: bars.get(n, 1) for n in nodes if n in staged})
 
 
 class _Planner:
@@ -199,10 +213,11 @@ class _Planner:
         self._staged = staged
         self._steps: list[Step] = []
         self._on: list[int] = []
-        self._columns: dict[tuple[int, str], int] = {}
+        self._columns: dict[tuple[int, Column], int] = {}
         self._constants: dict[int, float] = {}
-        self._windows: list[int] = []
+        self._windows: list[Window] = []
         self._values: dict[Expr, int] = {}
+        self._of_points: dict[Expr, Expr] = {}
         self._spread: dict[int, int] = {}
 
     def keep(self, kind: Kind, expr: Expr, place: int) -> None:
@@ -214,18 +229,35 @@ class _Planner:
         """The value of an expression, after the steps that make it."""
         for node in walk(root, below=lambda node: () if node in self._staged else node.inputs):
             if node not in self._values:
-                self._values[node] = self._make(node)
+                alone = self._alone(node) if isinstance(node.domain, Window) else node
+                if alone not in self._values:
+                    self._values[alone] = self._make(alone)
+                self._values[node] = self._values[alone]
         return self._values[root]
+
+    def _alone(self, node: Expr) -> Expr:
+        """An expression over points, the same whatever window it was written for."""
+        assert isinstance(node.domain, Window)
+        inputs, params = tuple(self._of_points.get(i, i) for i in node.inputs), node.params
+        if node.operator and node.operator.shape is Shape.AT and not params:
+            assert isinstance(node.inputs[0].domain, Window)
+            params = (node.inputs[0].domain.length,)  # how long a point is seen
+        made = Expr(node.operator, inputs, params, node.name, Window(node.domain.stream, 0))
+        self._of_points[node] = self._of_points[made] = made
+        return made
 
     def _make(self, node: Expr) -> int:
         if node.operator is None:
             return self._leaf(node)
         if node in self._staged:
-            return self._column(ON_BARS, self._staged[node])
+            return self._column(ON_BARS, (self._staged[node],))
         inputs = [self._values[i] for i in node.inputs]
+        if node.operator.shape is Shape.AT:
+            on = _on(node.domain)
+            return self._step(Kind.APPLY, on, inputs[:1], on, node.operator, node.params, seen=_on(node.inputs[0].domain))
         if node.operator.shape in EVENT_SHAPES:
             return self._reduced(node, inputs)
-        if all(i in self._constants for i in inputs) and node.operator.shape not in BAR_SHAPES:
+        if all(i in self._constants for i in inputs) and node.operator.shape not in (*BAR_SHAPES, *POINT_SHAPES):
             return self._folded(node, inputs)
         on = self._rows(node, inputs)
         if on == ON_BARS:
@@ -255,18 +287,18 @@ class _Planner:
         params: tuple[float, ...] = (),
         *,
         rescaled: bool = False,
+        seen: int = 0,
     ) -> int:
         out = self._new(out_on)
-        self._steps.append(Step(kind, on, tuple(inputs), out, 0, operator, params, rescaled))
+        self._steps.append(Step(kind, on, tuple(inputs), out, 0, operator, params, rescaled, seen))
         return out
 
     def _leaf(self, node: Expr) -> int:
         if not node.name:  # a number, or the presence of a row
             return self._constant(node.params[0] if node.params else 1.0)
-        on = ON_BARS if node.domain == BARS else ON_EVENTS
-        return self._column(on, node.name.removeprefix(PREFIX))  # seen from its own bar, an adjusted price is the price
+        return self._column(_on(node.domain), (node.name.removeprefix(PREFIX), *node.params))  # seen from its own bar it is the price
 
-    def _column(self, on: int, name: str) -> int:
+    def _column(self, on: int, name: Column) -> int:
         if (on, name) not in self._columns:
             self._columns[on, name] = self._new(on)
         return self._columns[on, name]
@@ -286,20 +318,20 @@ class _Planner:
     def _rows(self, node: Expr, inputs: list[int]) -> int:
         """What the rows of an operator by row or by bar are: its inputs', where they agree."""
         assert node.operator is not None
-        if isinstance(node.domain, int):
-            return ON_EVENTS
+        if isinstance(node.domain, Window):
+            return _on(node.domain)
         found = {self._on[i] for i in inputs} - {ANY}
         return found.pop() if len(found) == 1 and node.operator.shape not in BAR_SHAPES else ON_BARS
 
     def _reduced(self, node: Expr, inputs: list[int]) -> int:
-        """A reduction of events, with the exact sums that its kernel asks for."""
+        """A reduction of points, with the exact sums that its kernel asks for."""
         assert node.operator is not None
-        length = next(int(i.domain) for i in node.inputs if isinstance(i.domain, int))
-        if length not in self._windows:
-            self._windows.append(length)
+        window = next(i.domain for i in node.inputs if isinstance(i.domain, Window))
+        if window not in self._windows:
+            self._windows.append(window)
         given = dict(zip(node.operator.inputs, node.inputs, strict=True))
-        sums = [self._value(_sum(column("", length), *(given[name] for name in names))) for names in node.operator.sums]
-        on = ON_WINDOWS + self._windows.index(length)
+        sums = [self._value(_sum(column("", window), *(given[name] for name in names))) for names in node.operator.sums]
+        on = ON_WINDOWS + self._windows.index(window)
         return self._step(Kind.APPLY, on, inputs + sums, on, node.operator, node.params)
 
     def _on_bars(self, value: int) -> int:
@@ -310,34 +342,48 @@ class _Planner:
             self._spread[value] = self._step(Kind.SPREAD, self._on[value], [value], ON_BARS)
         return self._spread[value]
 
+    def _room(self, value: int) -> int:
+        """Which buffers a value may have: those of bars or of a stream."""
+        return self._on[value] if self._on[value] < ON_WINDOWS else ON_BARS
+
     def finished(self, feature_set: FeatureSet) -> Plan:
         """The plan, its values in buffers."""
         last = {value: s for s, step in enumerate(self._steps) for value in step.inputs}
         fixed = {value: buffer for buffer, value in enumerate((*self._columns.values(), *self._constants))}
         place = dict(fixed)
-        made: tuple[list[int], list[int]] = [], []
-        free: tuple[list[int], list[int]] = [], []
+        rooms = ON_STREAMS + len(STREAMS)  # windows are not more than bars, and have room where bars have
+        made: tuple[list[int], ...] = tuple([] for _ in range(rooms))
+        free: tuple[list[int], ...] = tuple([] for _ in range(rooms))
         steps = []
         for s, step in enumerate(self._steps):
             if step.kind in (Kind.APPLY, Kind.SPREAD):
-                of_events = self._on[step.out] == ON_EVENTS
-                if not free[of_events]:
-                    free[of_events].append(len(fixed) + len(made[0]) + len(made[1]))
-                    made[of_events].append(free[of_events][-1])
-                place[step.out] = free[of_events].pop()
+                room = self._room(step.out)
+                if not free[room]:
+                    free[room].append(len(fixed) + sum(map(len, made)))
+                    made[room].append(free[room][-1])
+                place[step.out] = free[room].pop()
             steps.append(replace(step, inputs=tuple(place[i] for i in step.inputs), out=place.get(step.out, 0)))
             for value in {i for i in step.inputs if last[i] == s and i not in fixed}:
-                free[self._on[value] == ON_EVENTS].append(place[value])
+                free[self._room(value)].append(place[value])
         return Plan(
             feature_set=feature_set,
             steps=tuple(steps),
-            bar_columns={name: place[value] for (on, name), value in self._columns.items() if on == ON_BARS},
-            event_columns={name: place[value] for (on, name), value in self._columns.items() if on == ON_EVENTS},
+            bar_columns={str(name): place[value] for (on, (name, *_)), value in self._columns.items() if on == ON_BARS},
+            point_columns={
+                stream: {name: place[value] for (on, name), value in self._columns.items() if on == ON_STREAMS + k}
+                for k, stream in enumerate(STREAMS)
+                if stream in feature_set.reaches
+            },
             constants={place[value]: number for value, number in self._constants.items()},
             bar_buffers=tuple(made[0]),
-            event_buffers=tuple(made[1]),
+            point_buffers={stream: tuple(made[ON_STREAMS + k]) for k, stream in enumerate(STREAMS) if stream in feature_set.reaches},
             windows=tuple(self._windows),
         )
+
+
+def _on(domain: object) -> int:
+    """What the rows of a column are."""
+    return ON_STREAMS + STREAMS.index(domain.stream) if isinstance(domain, Window) else ON_BARS
 
 
 def _same_bars(node: Expr) -> tuple[Expr, ...]:
@@ -372,7 +418,7 @@ def _stage(timeframe: str | None, nodes: list[Expr], names: Mapping[Expr, str]) 
         assert node.operator is not None
         told = [i.name for i in node.inputs[len(_values(node)) :]]
         reach = _Reach.of(_values(node), names)
-        looks = (reach.lookback, reach.event_window, reach.looked_at)
+        looks = (reach.lookback, reach.points, reach.looked_at)
         staged.append(Staged(names[node], node.operator, node.params, tuple(inputs[i] for i in _values(node)), node.scale, *looks, *told))
     return Stage(timeframe, _plan(feature_set, names) if timeframe is None else plan(feature_set), tuple(staged))
 
@@ -393,8 +439,8 @@ def _on_base(root: Expr) -> Expr:
 
 
 def _sum(present: Expr, first: Expr, *more: Expr) -> Expr:
-    """The sum, over the events that are present, of the product of some columns and numbers."""
-    product = first if isinstance(first.domain, int) or more else apply("multiply", present, first)
+    """The sum, over the points that are present, of the product of some columns and numbers."""
+    product = first if isinstance(first.domain, Window) or more else apply("multiply", present, first)
     for factor in more:
         product = apply("multiply", product, factor)
     return apply("sum", product)

@@ -45,9 +45,7 @@ def _panel(offsets: Ints, ts: Ints, columns: Mapping[str, Sequence[float | None]
         offsets=offsets,
         ts=ts,
         columns={name: np.array([math.nan if v is None else v for v in values], np.float64) for name, values in columns.items()},
-        event_spans=np.zeros((2, len(offsets) - 1), np.int64),
-        event_time=np.zeros(0, np.int64),
-        event_columns={},
+        points={},
         grid=UNITS["m"],
         known=ts + UNITS["m"],
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from asof.errors import DefinitionError, UnknownName, did_you_mean
 from asof.features.expression import BARS, Domain, Expr, Number, column, constant, walk
+from asof.features.streams import Window
 from asof.operators import OPERATORS, SECTION_SHAPES, Operator
 
 MEMBER, GROUP = "member.", "group."
@@ -122,9 +123,9 @@ def _check(operator: Operator, x: object) -> None:
 def _rows(domain: Domain) -> str:
     if domain is None:
         return "a constant"
-    if isinstance(domain, str):
-        return f"those of {domain} (take .latest() of them first)"
-    return "events (reduce them first, such as .mean())"
+    if isinstance(domain, Window):
+        return f"{domain.stream} (reduce them first, such as .mean())"
+    return f"those of {domain} (take .latest() of them first)"
 
 
 def _params(operator: Operator, args: tuple[object, ...], named: dict[str, object]) -> tuple[Number, ...]:

@@ -1,27 +1,29 @@
-"""Expressions: immutable trees of small nodes over bars and events. No data, no I/O.
+"""Expressions: immutable trees of small nodes over bars and points. No data, no I/O.
 
 Nodes are interned: equal trees are one object, so a node can be a dictionary key, is computed once, and `==` is free to build
-a comparison, as `<` does. An expression's *domain* is what its rows are: bars, those of a higher
-timeframe, the events of one window, or neither (a constant).
+a comparison, as `<` does. An expression's *domain* is what its rows are: bars, those of a higher timeframe, the points of one window, or
+neither (a constant).
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import ClassVar
 
 from asof.errors import DefinitionError, UnknownName, did_you_mean
 from asof.features import decay
 from asof.features.adjustment import ADJUSTED, ANY, FREE, NONE, PREFIX, Scale, rescales, scale_of
-from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, SECTION_SHAPES, Operator, Scaling, Shape
+from asof.features.streams import COLUMNS, EVENT_COLUMNS, EVENTS, NOWHERE, Reach, Window, further, last, together, window
+from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, POINT_SHAPES, SECTION_SHAPES, Operator, Scaling, Shape
 from asof.operators.staged import HIGHER
-from asof.timeframes import duration, duration_text, timeframe
+from asof.timeframes import timeframe
 
 BARS = "bars"
-"""The domain of bar expressions; that of a higher timeframe's is the timeframe, an event expression's its window in microseconds."""
+"""The domain of bar expressions; that of a higher timeframe's is the timeframe, that of an expression over points its window."""
 
-Domain = str | int | None
+Domain = str | Window | None
 Number = int | float
 
 BAR_COLUMNS = {
@@ -38,13 +40,6 @@ BAR_COLUMNS = {
 
 COLUMN_REACH = {"unbroken": 1}
 """The columns of a bar that depend on bars before it, and on how many."""
-
-EVENT_COLUMNS = {
-    "sentiment": "sentiment score, -1 to 1",
-    "confidence": "confidence of the score, 0 to 1",
-    "clock_skew": "microseconds by which the event claims to have happened after it was enriched; 0 where it does not",
-}
-"""What a scored event offers."""
 
 LONGEST_SESSION = 1_440
 """Bars of the longest session, where nothing else is said: the minutes of a day."""
@@ -160,6 +155,16 @@ class Expr:
     def __invert__(self) -> Expr:
         return apply("not", self)
 
+    def at(self, points: PointWindow) -> Expr:
+        """For each of other points, the value of the newest point that was known before it, if that is in the window that ends there.
+
+        `quotes.window("10s").mid.at(trades.window("1m"))` has for each trade the middle of the quote that prevailed just before it,
+        missing where there was none in the 10 seconds before the trade.
+        """
+        if not isinstance(points, PointWindow):
+            raise DefinitionError(f"at takes a window of points, such as trades.window('1m'), not {points!r}")
+        return apply("at", self, points.present)
+
     def diff(self, n: int = 1) -> Expr:
         """The change over `n` bars: `x - x.lag(n)`."""
         return self - self.lag(n)
@@ -265,9 +270,9 @@ def constant(value: Number) -> Expr:
     return Expr(None, (), (number,), "", None)
 
 
-def column(name: str, domain: Domain) -> Expr:
-    """A column of bars, or of the events of a window; '' is the presence of a row: 1 for each."""
-    return Expr(None, (), (), name, domain)
+def column(name: str, domain: Domain, *params: Number) -> Expr:
+    """A column of bars, or of the points of a window; '' is the presence of a row: 1 for each."""
+    return Expr(None, (), params, name, domain)
 
 
 def apply(name: str, /, *args: object, **named: object) -> Expr:
@@ -276,7 +281,7 @@ def apply(name: str, /, *args: object, **named: object) -> Expr:
     Raises `DefinitionError` where the operator does not exist for such inputs, or a parameter is out of its range.
     """
     first = args[0] if isinstance(args[0], Expr) else constant(args[0])  # type: ignore[arg-type]  # constant() checks
-    kinds = ("events",) * isinstance(first.domain, int) + ("present",) * ("min_count" in named) + ("",)
+    kinds = ("events", "points") * isinstance(first.domain, Window) + ("present",) * ("min_count" in named) + ("",)
     if name == "negate" and len(args) == 1 and first.operator is None and first.domain is None:
         return constant(-first.params[0])  # as the text form reads it
     given = 1 + sum(isinstance(a, Expr) for a in args[1:]) + sum(isinstance(v, Expr) or key in _INPUTS for key, v in named.items())
@@ -319,7 +324,7 @@ def _find(name: str, kinds: tuple[str, ...], given: int) -> Operator:
             if found := _BY_NAME.get((name, kind, arity)):
                 return found
     if name in _NAMES:
-        raise DefinitionError(f"{name} works on the events of a window, not on bars: events.window('1h').sentiment.{name}()")
+        raise DefinitionError(f"{name} works on the points of a window, not on bars: events.window('1h').sentiment.{name}()")
     raise DefinitionError(f"no operator is called {name!r}{did_you_mean(name, _NAMES)}")
 
 
@@ -346,9 +351,12 @@ def _bind(operator: Operator, args: tuple[object, ...], named: dict[str, object]
 
 def _result_domain(operator: Operator, inputs: tuple[Expr, ...]) -> Domain:
     """What the rows of the result are; mixed rows are refused."""
+    if operator.shape is Shape.AT:
+        return _at_domain(*(i.domain for i in inputs))
     domains = list(dict.fromkeys(i.domain for i in inputs if i.domain is not None))
     if len(domains) > 1:
-        mend = "reduce the events first, such as .mean()"
+        points = next((d.stream for d in domains if isinstance(d, Window)), EVENTS)
+        mend = f"reduce the {points} first, such as .mean()"
         if higher := next((d for d in domains if isinstance(d, str) and d != BARS), None):
             mend = f"take what was known of the {higher} bars first, with .latest()"
         raise DefinitionError(f"{operator.name} cannot mix rows of {' and '.join(map(_rows, domains))}: {mend}")
@@ -358,16 +366,30 @@ def _result_domain(operator: Operator, inputs: tuple[Expr, ...]) -> Domain:
             raise DefinitionError(f"{operator.name} is for the bars of a higher timeframe: bars.every('1h').close.{operator.name}()")
         return BARS
     if operator.shape in (*BAR_SHAPES, Shape.STAGED) and not isinstance(domain, str):
-        raise DefinitionError(f"{operator.name}(n) counts bars; events are cut by time: events.window('1h')....{operator.name}()")
+        points = domain.stream if isinstance(domain, Window) else EVENTS
+        raise DefinitionError(f"{operator.name}(n) counts bars; {points} are cut by time: {points}.window('1h')....{operator.name}()")
+    if operator.shape in POINT_SHAPES and not isinstance(domain, Window):
+        raise DefinitionError(f"{operator.name} works on the points of a window, not on bars: those have .lag(n)")
     if operator.shape in EVENT_SHAPES:
         return BARS
     return domain
 
 
+def _at_domain(seen: Domain, points: Domain) -> Domain:
+    """The rows of `x.at(points)`. Windows of events end elsewhere than those of the market, so that they do not meet."""
+    if not isinstance(seen, Window) or not isinstance(points, Window):
+        raise DefinitionError("at works on the points of a window, not on bars: quotes.window('10s').mid.at(trades.window('1m'))")
+    if seen.stream != points.stream and EVENTS in (seen.stream, points.stream):
+        raise DefinitionError(
+            f"{seen.stream} cannot be seen at {points.stream}: those of {EVENTS} end at the bar's open, others at its close"
+        )
+    return points
+
+
 def _rows(domain: Domain) -> str:
     """How a message calls the rows of a domain."""
-    if isinstance(domain, int):
-        return f"events of {duration_text(domain)}"
+    if isinstance(domain, Window):
+        return domain.rows
     return BARS if domain == BARS else f"{domain} bars"
 
 
@@ -426,25 +448,38 @@ class Bars:
         return [*BAR_COLUMNS, "adjusted", "count", "every"]
 
 
-class EventWindow:
-    """The events enriched within a duration before each bar's open, both ends included."""
+class PointWindow:
+    """The points of a stream in a window. `windows` says which stream has a class of its own, with what is made of its columns."""
 
-    def __init__(self, length: str) -> None:
-        self._length = duration(length)
+    def __init__(self, domain: Window) -> None:
+        self.domain = domain
+
+    @property
+    def present(self) -> Expr:
+        """1 for each point."""
+        return column("", self.domain)
 
     def __getattr__(self, name: str) -> Expr:
         if name.startswith("_"):
             raise AttributeError(name)
-        if name not in EVENT_COLUMNS:
-            raise UnknownName(f"events have no column {name!r}{did_you_mean(name, list(EVENT_COLUMNS))}")
-        return column(name, self._length)
+        known = COLUMNS[self.domain.stream]
+        if name not in known:
+            raise UnknownName(f"{self.domain.stream} have no column {name!r}{did_you_mean(name, [*known, *self.made])}")
+        return column(name, self.domain)
+
+    made: ClassVar[tuple[str, ...]] = ("count",)
+    """What there is beside the columns of the stream."""
 
     def count(self) -> Expr:
-        """The number of events in the window; 0 for none, never missing."""
-        return apply("count", column("", self._length))
+        """The number of points in the window; 0 for none, never missing."""
+        return apply("count", self.present)
 
     def __dir__(self) -> list[str]:
-        return [*EVENT_COLUMNS, "count"]
+        return [*COLUMNS[self.domain.stream], *self.made]
+
+
+class EventWindow(PointWindow):
+    """The events enriched within a duration before each bar's open, both ends included."""
 
 
 class Events:
@@ -452,7 +487,11 @@ class Events:
 
     def window(self, length: str) -> EventWindow:
         """The events of the last `length` (such as `"1h"`), ending at the bar's open, both ends included."""
-        return EventWindow(length)
+        return EventWindow(window(EVENTS, length))
+
+    def last(self, most: int, within: str = "1d") -> EventWindow:
+        """The newest `most` events of those `within` a duration, fewer where there are fewer."""
+        return EventWindow(last(EVENTS, most, within))
 
 
 bars = Bars()
@@ -485,9 +524,36 @@ def lookback(*roots: Expr) -> int:
     return max((root.lookback for root in roots), default=1)
 
 
-def event_windows(*roots: Expr) -> tuple[int, ...]:
-    """The event windows, in microseconds, that the expressions use, shortest first."""
-    return tuple(sorted({int(n.domain) for n in walk(*roots) if isinstance(n.domain, int)}))
+def windows(*roots: Expr) -> tuple[Window, ...]:
+    """The windows that the expressions use, by stream, shortest first."""
+    return tuple(sorted({n.domain for n in walk(*roots) if isinstance(n.domain, Window)}))
+
+
+def reaches(*roots: Expr, below: Callable[[Expr], tuple[Expr, ...]] = inputs_of) -> Mapping[str, Reach]:
+    """How far back the expressions see the points of each stream that they use.
+
+    What is made of a point may see others before it, and bars may see points through the bars before them.
+    """
+    found: dict[Expr, Mapping[str, Reach]] = {}
+    for node in walk(*roots, below=below):
+        found[node] = _reach(node, [found[i] for i in below(node)])
+    return together(*(found[root] for root in roots))
+
+
+def _reach(node: Expr, inputs: list[Mapping[str, Reach]]) -> Mapping[str, Reach]:
+    if node.operator is None:
+        return {node.domain.stream: Reach(0, 1)} if isinstance(node.domain, Window) else NOWHERE
+    shape = node.operator.shape
+    if shape is Shape.AT:
+        seen = node.inputs[0].domain
+        assert isinstance(seen, Window)
+        return together(further(inputs[0], seen.length), inputs[1])
+    reach = together(*inputs) if any(inputs) else NOWHERE
+    if shape in EVENT_SHAPES:
+        return further(reach, next(i.domain.length for i in node.inputs if isinstance(i.domain, Window)))
+    if shape in POINT_SHAPES:
+        return further(reach, int(node.params[0]))
+    return further(reach, bars=node.operator.reach(node.params)) if shape in BAR_SHAPES and reach else reach
 
 
 def higher_timeframes(*roots: Expr) -> dict[str, int]:
@@ -501,16 +567,18 @@ def higher_timeframes(*roots: Expr) -> dict[str, int]:
 
 __all__ = [
     "BARS",
+    "EVENT_COLUMNS",
     "Expr",
     "Shape",
     "apply",
     "bars",
     "column",
     "constant",
-    "event_windows",
     "events",
     "higher_timeframes",
     "lookback",
+    "reaches",
     "walk",
     "where",
+    "windows",
 ]

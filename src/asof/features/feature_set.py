@@ -12,7 +12,8 @@ from types import MappingProxyType
 
 from asof.errors import DefinitionError, NotFound, did_you_mean
 from asof.features.across import crosses, schemes
-from asof.features.expression import BARS, Expr, event_windows, higher_timeframes, lookback, walk
+from asof.features.expression import BARS, Expr, higher_timeframes, lookback, reaches, walk, windows
+from asof.features.streams import EVENTS, MARKET, Reach
 from asof.features.text import definition_text, parse_definition
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
@@ -21,6 +22,9 @@ RESERVED = frozenset(
         "across",
         "bars",
         "events",
+        "trades",
+        "quotes",
+        "books",
         "actions",
         "memberships",
         "where",
@@ -120,7 +124,17 @@ class FeatureSet:
     @cached_property
     def event_window(self) -> int:
         """The longest event window in microseconds; 0 for a set without events."""
-        return max(event_windows(*self.roots), default=0)
+        return max((window.length for window in windows(*self.roots) if window.stream == EVENTS), default=0)
+
+    @cached_property
+    def reaches(self) -> Mapping[str, Reach]:
+        """How far back a vector depends on the points of each stream that the set looks at."""
+        return reaches(*self.roots)
+
+    @property
+    def market(self) -> bool:
+        """Whether the set looks at trades, quotes or order books."""
+        return any(stream in MARKET for stream in self.reaches)
 
     @cached_property
     def higher(self) -> Mapping[str, int]:

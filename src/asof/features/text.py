@@ -13,7 +13,9 @@ from collections.abc import Mapping
 
 from asof.errors import DefinitionError
 from asof.features.across import MEMBER, NAMES, Across, across_of
-from asof.features.expression import BARS, AdjustedBars, Bars, EventWindow, Expr, apply, bars, constant, events, walk, where
+from asof.features.expression import BARS, AdjustedBars, Bars, Events, Expr, PointWindow, apply, bars, constant, events, walk, where
+from asof.features.market import Books, Quotes, Trades, books, quotes, trades
+from asof.features.streams import BOOKS, EVENTS, QUOTES, TRADES, Window
 from asof.operators import EVENT_SHAPES, OPERATORS, SECTION_SHAPES
 from asof.timeframes import duration_text
 
@@ -37,6 +39,7 @@ _BINARY: dict[type[ast.AST], str] = {
 _UNARY: dict[type[ast.AST], str] = {ast.USub: "negate", ast.Invert: "not"}
 _RANK = {"or": 1, "and": 2, "add": 5, "subtract": 5, "multiply": 6, "divide": 6, "negate": 7, "not": 7}
 _COMPARISON, _ATOM = 0, 9
+_POINTS: dict[str, Events | Trades | Quotes | Books] = {EVENTS: events, TRADES: trades, QUOTES: quotes, BOOKS: books}
 _SYMBOL = {o.name: o.symbol for o in OPERATORS if o.symbol}
 
 
@@ -74,8 +77,11 @@ def _text(expr: Expr, names: Mapping[Expr, str], top: bool = False) -> tuple[str
 def _arguments(expr: Expr) -> list[str]:
     """The parameters of a node, by their names where they have a default."""
     assert expr.operator is not None
-    given = zip(expr.operator.params, expr.params, strict=True)
-    return [_number(v) if p.default is None and not p.named else f"{p.name}={_number(v)}" for p, v in given]
+    args = []
+    for param, value in zip(expr.operator.params, expr.params, strict=True):
+        text = f'"{duration_text(int(value))}"' if param.span else _number(value)
+        args.append(text if param.default is None and not param.named else f"{param.name}={text}")
+    return args
 
 
 def _leaf(expr: Expr) -> tuple[str, int]:
@@ -84,11 +90,9 @@ def _leaf(expr: Expr) -> tuple[str, int]:
         return text, _RANK["negate"] if text.startswith("-") else _ATOM
     if expr.name.startswith(MEMBER):
         return f"{Across(expr.name.removeprefix(MEMBER))!r}.member", _ATOM
-    if isinstance(expr.domain, int):
-        root = f'events.window("{duration_text(expr.domain)}")'
-    else:
-        root = "bars" if expr.domain == BARS else f'bars.every("{expr.domain}")'
-    return (f"{root}.{expr.name}" if expr.name else root), _ATOM
+    root = expr.domain.text if isinstance(expr.domain, Window) else BARS if expr.domain == BARS else f'bars.every("{expr.domain}")'
+    asked = f"({', '.join(map(_number, expr.params))})" if expr.params else ""
+    return (f"{root}.{expr.name}{asked}" if expr.name else root), _ATOM
 
 
 def _wrap(part: tuple[str, int], rank: int) -> str:
@@ -134,8 +138,8 @@ def _parse(node: ast.AST, names: Mapping[str, Expr]) -> object:
             return constant(number)
         case ast.Name(id="bars"):
             return bars
-        case ast.Name(id="events"):
-            return events
+        case ast.Name(id=name) if name in _POINTS:
+            return _POINTS[name]
         case ast.Name(id=name) if name in names:
             return names[name]
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)) if not isinstance(number, bool):
@@ -146,8 +150,12 @@ def _parse(node: ast.AST, names: Mapping[str, Expr]) -> object:
             return apply(_BINARY[type(op)], _expr(left, names), _expr(right, names))
         case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _BINARY:
             return apply(_BINARY[type(op)], _expr(left, names), _expr(right, names))
-        case ast.Call(func=ast.Attribute(value=ast.Name(id="events"), attr="window"), args=[ast.Constant(value=str() as by)], keywords=[]):
-            return events.window(by)
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="window"), args=[ast.Constant(value=str() as by)], keywords=[]) if (
+            name in _POINTS
+        ):
+            return _POINTS[name].window(by)
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="last"), args=args, keywords=keywords) if name in _POINTS:
+            return _POINTS[name].last(*map(_literal, args), **{str(k.arg): _literal(k.value) for k in keywords})  # type: ignore[arg-type]
         case ast.Call(func=ast.Attribute(value=ast.Name(id="bars"), attr="every"), args=[ast.Constant(value=str() as by)], keywords=[]):
             return bars.every(by)
         case ast.Call(func=ast.Name(id="across"), args=[] | [ast.Constant(value=str())], keywords=[] | [ast.keyword(arg="by")]):
@@ -160,8 +168,8 @@ def _parse(node: ast.AST, names: Mapping[str, Expr]) -> object:
             root = _parse(value, names)
             if isinstance(root, Across) and name == "member":
                 return root.member
-            if isinstance(root, Bars | AdjustedBars | EventWindow) and name not in ("count", "every"):
-                return getattr(root, name)
+            if isinstance(root, Bars | AdjustedBars | PointWindow) and isinstance(found := getattr(root, name), Expr | AdjustedBars):
+                return found
     raise ValueError(f"{ast.unparse(node)} is not part of the language")
 
 
@@ -185,14 +193,15 @@ def _call(value: ast.expr, method: str, args: list[ast.expr], keywords: list[ast
     if any(k.arg is None for k in keywords) or method.startswith("_"):
         raise ValueError(f".{method}(...) is not part of the language")
     root = _parse(value, names)
-    if root is events:
-        raise ValueError('events are cut into windows first: events.window("1h")')
+    if any(root is points for points in _POINTS.values()):
+        name = ast.unparse(value)
+        raise ValueError(f'{name} are cut into windows first: {name}.window("1h")')
     plain = [_argument(a, names) for a in args]
     named = {str(k.arg): _argument(k.value, names) for k in keywords}
     if isinstance(root, Expr):
         if method in Expr.__slots__:
             raise ValueError(f".{method}(...) is not part of the language")
-    elif method not in (NAMES if isinstance(root, Across) else ("count",)):
+    elif not _is_method(root, method):
         raise ValueError(f"{ast.unparse(value)} has no method {method}")
     try:
         result: Expr = getattr(root, method)(*plain, **named)
@@ -201,7 +210,28 @@ def _call(value: ast.expr, method: str, args: list[ast.expr], keywords: list[ast
     return result
 
 
-def _argument(node: ast.expr, names: Mapping[str, Expr]) -> Expr | float:
+def _is_method(root: object, method: str) -> bool:
+    """Whether bars, points or sections have a method that gives an expression."""
+    if isinstance(root, Across):
+        return method in NAMES
+    if isinstance(root, PointWindow):
+        return callable(getattr(type(root), method, None))
+    return isinstance(root, Bars) and method == "count"
+
+
+def _literal(node: ast.expr) -> object:
+    """A text or a number as it is written."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str | int) and not isinstance(node.value, bool):
+        return node.value
+    raise ValueError(f"{ast.unparse(node)} is not part of the language")
+
+
+def _argument(node: ast.expr, names: Mapping[str, Expr]) -> Expr | PointWindow | str | float:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    found = _parse(node, names)
+    if isinstance(found, PointWindow):
+        return found
     found = _expr(node, names)
     is_number = found.operator is None and found.domain is None
     if not is_number:

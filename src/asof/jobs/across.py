@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC as ZONE
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -19,9 +18,9 @@ import pyarrow.compute as pc
 
 from asof.engine.panel import Floats, Ints
 from asof.engine.plan import Plan, Staged
-from asof.jobs.work import Work, joined
+from asof.jobs.work import EPOCH, Work, joined, moment, schema_of
 from asof.operators import SECTION_SHAPES
-from asof.records import BARS, UTC, micros
+from asof.records import UTC, micros
 from asof.stores.store import BARS_TABLE, SPANS, Selection
 from asof.timeframes import UNITS
 from asof.timeframes import timeframe as timeframe_micros
@@ -95,12 +94,12 @@ class Stretch:
         if not reach:
             return self.start
         bars = self.bars(reach, KEYS)
-        codes, ts = _codes(bars["instrument_id"]), micros(bars["ts"])
+        codes, ts = codes_of(bars["instrument_id"]), micros(bars["ts"])
         start = _microseconds(self.start)
         order = np.lexsort((-ts, codes))
         order = order[ts[order] < start]
         place = np.arange(len(order)) - np.searchsorted(codes[order], codes[order])
-        return moment_of(ts[order][place < reach].min(initial=start))
+        return moment(ts[order][place < reach].min(initial=start))
 
     def last(self, reach: int, *, everyone: bool = False) -> datetime:
         """The open of the latest of the `reach` bars behind the stretch, of an instrument that has one in it, or of `everyone`."""
@@ -108,7 +107,9 @@ class Stretch:
         if not reach or self.end >= closed:
             return self.end
         guess = min(self.end + self._spare(reach), closed)
-        found = joined(work.store.read(BARS_TABLE, replace(self._selection(self.start), end=guess), KEYS, ordered=False), _schema(KEYS))
+        found = joined(
+            work.store.read(BARS_TABLE, replace(self._selection(self.start), end=guess), KEYS, ordered=False), schema_of(BARS_TABLE, KEYS)
+        )
         end = pa.scalar(self.end, UTC)
         there = self.names if everyone else pc.unique(found.filter(pc.less_equal(found["ts"], end))["instrument_id"]).to_pylist()
         behind = found.filter(pc.and_(pc.greater(found["ts"], end), pc.is_in(found["instrument_id"], pa.array(there, pa.string()))))
@@ -122,7 +123,7 @@ class Stretch:
         """The bars of every instrument that has one in the stretch, and at least the `reach` bars before, as far as there are any."""
         work = self.work
         guess = self._guess(reach)
-        found = joined(work.store.read(BARS_TABLE, self._selection(guess), columns, ordered=False), _schema(columns))
+        found = joined(work.store.read(BARS_TABLE, self._selection(guess), columns, ordered=False), schema_of(BARS_TABLE, columns))
         start = pa.scalar(self.start, UTC)
         there = pc.unique(found.filter(pc.greater_equal(found["ts"], start))["instrument_id"])
         found = found.filter(pc.is_in(found["instrument_id"], there))
@@ -136,7 +137,7 @@ class Stretch:
 
     def _guess(self, reach: int) -> datetime:
         """From when on bars are read at first."""
-        return self.start - min(self._spare(reach), self.start - datetime(1970, 1, 1, tzinfo=ZONE))
+        return self.start - min(self._spare(reach), self.start - EPOCH)
 
     def _spare(self, reach: int) -> timedelta:
         """In how much time so many bars mostly lie."""
@@ -147,18 +148,18 @@ class Stretch:
         return Selection(self.work.timeframe, self.names, start, self.end, self.work.known_at)
 
 
-def _at(names: list[str], moment: datetime) -> pa.Table:
+def _at(names: list[str], at: datetime) -> pa.Table:
     """One moment of some instruments, as `SPANS`."""
-    ends = pa.array([moment] * len(names), UTC)
+    ends = pa.array([at] * len(names), UTC)
     return pa.table([pa.array(names, pa.string()), ends, ends], schema=SPANS)
 
 
 def _furthest(behind: pa.Table, reach: int, end: datetime) -> datetime:
     """The open of the last of the first `reach` bars of an instrument; `end` where there are none."""
-    codes, ts = _codes(behind["instrument_id"]), micros(behind["ts"])
+    codes, ts = codes_of(behind["instrument_id"]), micros(behind["ts"])
     order = np.lexsort((ts, codes))
     place = np.arange(len(order)) - np.searchsorted(codes[order], codes[order])
-    return moment_of(ts[order][place < reach].max(initial=_microseconds(end)))
+    return moment(ts[order][place < reach].max(initial=_microseconds(end)))
 
 
 def vectors_across(work: Work, wanted: tuple[str, ...] | None, start: datetime, end: datetime) -> pa.Table:
@@ -189,7 +190,7 @@ def cuts(work: Work, spans: pa.Table, start: datetime, end: datetime, rows: int)
     pieces = max(1, int(np.ceil((so_far[-1] - so_far[0]) / rows)))
     inner = np.interp(np.linspace(so_far[0], so_far[-1], pieces + 1)[1:-1], so_far, at).astype(np.int64)
     begins = np.unique(np.append(_microseconds(start), inner)).tolist()
-    moments = [moment_of(moment) for moment in begins[1:]]
+    moments = [moment(begin) for begin in begins[1:]]
     return list(zip([start, *moments], [*(m - timedelta.resolution for m in moments), end], strict=True))
 
 
@@ -199,18 +200,10 @@ def _so_far(at: Floats, first: int, last: int, count: int) -> Floats:
     return count * share
 
 
-def _codes(names: pa.ChunkedArray) -> Ints:
+def codes_of(names: pa.ChunkedArray) -> Ints:
+    """A number for each name, the same for the same."""
     return np.asarray(pc.index_in(names, pc.unique(names)).combine_chunks()).astype(np.int64)
 
 
-def _microseconds(moment: datetime) -> int:
-    return (moment - datetime(1970, 1, 1, tzinfo=ZONE)) // timedelta.resolution
-
-
-def moment_of(microseconds: int) -> datetime:
-    """The moment so many microseconds after 1970."""
-    return datetime(1970, 1, 1, tzinfo=ZONE) + timedelta(microseconds=int(microseconds))
-
-
-def _schema(columns: tuple[str, ...]) -> pa.Schema:
-    return pa.schema([BARS.field(name) for name in columns])
+def _microseconds(at: datetime) -> int:
+    return (at - EPOCH) // timedelta.resolution

@@ -1,7 +1,7 @@
 """Causes: why a stored vector is not what its inputs give.
 
 1. The vector is taken apart as its inputs are now, and as they were known when it was computed.
-2. Every revision of the bars, events, actions and memberships in its windows is read. Those that were another then, or were not there,
+2. Every revision of the bars, points, actions and memberships in its windows is read. Those that were another then, or were not there,
    have changed.
 3. Where the inputs of then give what is stored, to the bit, these changes are the cause, and a backfill mends it. Where they do not, the
    vector or an input was changed in a way that the store does not see, or another program computed it.
@@ -18,7 +18,8 @@ from asof.jobs.across import first_across
 from asof.jobs.explain import Explained, explain, stored_vector
 from asof.jobs.verify import Difference
 from asof.jobs.work import Work
-from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, MEMBERSHIPS_TABLE, Selection, Table
+from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, MEMBERSHIPS_TABLE, POINTS, Selection, Table
+from asof.timeframes import timeframe
 
 Row = dict[str, object]
 Revision = tuple[datetime, datetime, Row]
@@ -28,7 +29,7 @@ FOREVER = datetime.max.replace(tzinfo=UTC)
 
 @dataclass(frozen=True)
 class ChangedInput:
-    """A bar, event, action or membership that is another since a moment: its key, and the values of what differs.
+    """A bar, point, action or membership that is another since a moment: its key, and the values of what differs.
 
     `before` or `now` is None where it was not there, or is not.
     """
@@ -83,17 +84,21 @@ def _same(one: object, other: object) -> bool:
 
 def _changed(work: Work, difference: Difference, both: list[Explained], at: datetime) -> Iterator[ChangedInput]:
     """What has changed since a moment, of all that lies in the vector's windows now and lay in them then."""
-    window, last = timedelta(microseconds=work.feature_set.event_window), difference.ts
+    last, step = difference.ts, timedelta(microseconds=timeframe(work.timeframe))
     of, first = _looked_at(work, difference, both, at)
     heard = first if work.plan.crosses else last
     yield from _changes(work, BARS_TABLE, Selection(work.timeframe, of, first, last), at)
-    for timeframe in work.feature_set.higher:
-        opens = [opened for found in both for opened in found.higher[timeframe]["ts"].to_pylist()]
+    for table in (EVENTS_TABLE, *POINTS):
+        if table.name in work.feature_set.reaches:
+            length, back = work.feature_set.reaches[table.name]
+            after = timedelta(0) if table is EVENTS_TABLE else step  # windows end at the open, or at the close
+            start = (heard if back == 1 else first) + after - timedelta(microseconds=length)
+            yield from _changes(work, table, Selection(None, of, start, last + after), at)
+    for text in work.feature_set.higher:
+        opens = [opened for found in both for opened in found.higher[text]["ts"].to_pylist()]
         if opens:
-            yield from _changes(work, BARS_TABLE, Selection(timeframe, of, min(opens), max(opens)), at)
+            yield from _changes(work, BARS_TABLE, Selection(text, of, min(opens), max(opens)), at)
             first = min(first, *opens)
-    if window:
-        yield from _changes(work, EVENTS_TABLE, Selection(None, of, heard - window, last), at)
     if work.plan.adjusted:
         yield from _changes(work, ACTIONS_TABLE, Selection(None, of, first + timedelta.resolution, last), at)
     if work.feature_set.schemes:

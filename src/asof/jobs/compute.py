@@ -18,23 +18,16 @@ from asof.calendars import Calendars
 from asof.engine.plan import plan
 from asof.errors import DataError
 from asof.features.feature_set import FeatureSet
+from asof.features.streams import QUOTES
 from asof.jobs.adjusting import NO_ACTIONS
 from asof.jobs.members import NO_MEMBERSHIPS
-from asof.jobs.panels import (
-    NO_EVENTS,
-    SortedBars,
-    SortedEvents,
-    check_higher,
-    merge_enrichments,
-    panel_of,
-    sort_bars,
-    sort_events,
-    vectors_of,
-)
+from asof.jobs.panels import SortedBars, check_higher, merge_enrichments, panel_of, sort_bars, vectors_of
+from asof.jobs.points import NO_EVENTS, SortedPoints, sort_events
 from asof.jobs.resampling import resampled
 from asof.records import ArrowStream, Frame
 from asof.sources.canonical import Batch, actions_of, bars_of, events_of, memberships_of
 from asof.sources.columns import ColumnMapping
+from asof.sources.points import PointReader
 from asof.stores.store import ACTIONS_TABLE, MEMBERSHIPS_TABLE, Table
 
 
@@ -44,6 +37,9 @@ def compute(
     events: ArrowStream | None = None,
     *,
     actions: ArrowStream | None = None,
+    trades: ArrowStream | None = None,
+    quotes: ArrowStream | None = None,
+    books: ArrowStream | None = None,
     higher: Mapping[str, ArrowStream] | None = None,
     memberships: ArrowStream | None = None,
     timeframe: str | None = None,
@@ -58,6 +54,10 @@ def compute(
 
     `actions`, which `bars.adjusted` goes by, has `instrument_id`, `ts` (the ex-date), `split` (new shares for an old one) and
     `dividend_factor` (1 - dividend / close), or one of the two.
+
+    `trades` has `instrument_id`, `ts`, `price`, `size` and, where there are, `side`, `seq` and `available_at`; `quotes` has `bid`,
+    `bid_size`, `ask` and `ask_size` instead, missing where a side is empty; `books` has `bid_prices`, `bid_sizes`, `ask_prices` and
+    `ask_sizes`, lists with the best first, and `gap`.
 
     `higher` has the bars of the higher timeframes that the features look at, such as `{"1h": hours}`; those of timeframes that it does
     not have are made of the bars themselves (`asof.resample`).
@@ -80,8 +80,8 @@ def compute(
         acted = NO_ACTIONS if actions is None else distinct(usable(actions_of(pa.table(actions), mapping), "actions"))
         check_higher(the_plan, text)
         above = {name: higher_given(name, (higher or {}).get(name), mapping, sorted_bars, text, known) for name in feature_set.higher}
-        told = memberships_given(memberships, mapping)
-        panel = panel_of(the_plan, text, sorted_bars, reading.result(), known, acted, above, told)
+        market, told = market_of(mapping, trades=trades, quotes=quotes, books=books), memberships_given(memberships, mapping)
+        panel = panel_of(the_plan, text, sorted_bars, reading.result(), known, acted, market, above, told)
     return Frame(vectors_of(the_plan, panel, text, sorted_bars, datetime.now(UTC), "compute", threads, known))
 
 
@@ -125,8 +125,14 @@ def _check_memberships(feature_set: FeatureSet, given: ArrowStream | None) -> No
         raise DataError(f"{feature_set.version} looks across {needed}: give the memberships, as in compute(..., memberships=table)")
 
 
-def _events(events: ArrowStream | None, mapping: ColumnMapping) -> SortedEvents:
+def _events(events: ArrowStream | None, mapping: ColumnMapping) -> SortedPoints:
     return NO_EVENTS if events is None else sort_events(merge_enrichments(usable(events_of(pa.table(events), mapping), "events")))
+
+
+def market_of(mapping: ColumnMapping, **given: ArrowStream | None) -> dict[str, pa.Table]:
+    """Trades, quotes and books in canonical form, by stream. Raises `DataError` where a row cannot be used."""
+    readers = {stream: PointReader(stream, mapping, "empty" if stream == QUOTES else None) for stream in given}
+    return {stream: usable(readers[stream].batch(pa.table(rows)), stream) for stream, rows in given.items() if rows is not None}
 
 
 def one_timeframe(bars: pa.Table) -> str:

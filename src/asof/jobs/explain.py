@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from asof.engine.layout import newest_known
+from asof.engine.plan import plan
+from asof.engine.run import evaluate
+from asof.engine.stages import staged
 from asof.errors import NotFound
-from asof.features.across import GROUP, across_of
+from asof.features.across import GROUP, Across, across_of
 from asof.features.adjustment import NONE
 from asof.features.expression import BARS as ON_BARS
 from asof.features.expression import Expr, column, walk
 from asof.features.feature_set import FeatureSet
 from asof.features.text import expression_text
+from asof.jobs.across import bars_across
 from asof.jobs.higher import higher_bars
-from asof.jobs.panels import sort_bars
-from asof.jobs.parts import Part, computed
-from asof.jobs.work import Work, joined
+from asof.jobs.panels import SortedBars, sort_bars
+from asof.jobs.work import Seen, Work, joined, moment
 from asof.operators import SECTION_SHAPES
 from asof.records import ACTIONS, BARS, EVENTS, UTC
-from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, SPANS, Selection, Table
+from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, POINTS, SPANS, Selection, Table
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Explained:
 
     `bars`, `events` and `actions` are those in its windows, each with the time from which it is held to be true. Actions are those between
     the first bar and the last, where the set looks at any.
+    `market` has the newest `MOST_POINTS` trades, quotes and books in the windows of the bar, by stream, and `points` how many there are.
     `higher` has the bars of each higher timeframe that it looks at.
     """
 
@@ -54,6 +60,8 @@ class Explained:
     bars: pa.Table
     events: pa.Table
     actions: pa.Table
+    market: dict[str, pa.Table] = field(default_factory=dict)
+    points: dict[str, int] = field(default_factory=dict)
     higher: dict[str, pa.Table] = field(default_factory=dict)
     sections: tuple[Section, ...] = ()
 
@@ -72,20 +80,30 @@ class Section:
     place: float | None
 
 
+MOST_POINTS = 100
+"""Trades, quotes and books that are shown of each."""
+AT_ONCE = 16
+"""Expressions that are computed together: across instruments, each is a column of all members' bars."""
+
+
 def explain(work: Work, instrument: str, ts: datetime) -> Explained:
     """Take the vector of a bar apart. Raises `NotFound` where there is no such bar."""
     times = _window(work, instrument, ts)
     if not times or times[-1] != ts:
         raise NotFound(f"the store has no {work.timeframe} bar of {instrument} that opens at {ts.isoformat()}{_nearest(times)}")
-    window = timedelta(microseconds=work.feature_set.event_window)
+    length, back = work.feature_set.reaches.get("events", (0, 1))
+    since = (ts if back == 1 else times[0]) - timedelta(microseconds=length)
     seen_bars = _revised(work, BARS_TABLE, Selection(work.timeframe, (instrument,), times[0], ts, work.known_at), BARS)
-    seen_events = _revised(work, EVENTS_TABLE, Selection(None, (instrument,), ts - window, ts, work.known_at), EVENTS)
+    seen_events = _revised(work, EVENTS_TABLE, Selection(None, (instrument,), since, ts, work.known_at), EVENTS)
     seen_higher = _higher(work, seen_bars)
     first = min([times[0], *(table["ts"][0].as_py() for table in seen_higher.values() if len(table))])
     between = Selection(None, (instrument,), first + timedelta.resolution, ts, work.known_at)
     seen_actions = _revised(work, ACTIONS_TABLE, between if work.plan.adjusted else replace(between, instruments=()), ACTIONS)
-    at = At(work, instrument, ts, times[0])
-    values, vector = _values(at), at.vector(work.feature_set)
+    if not work.closed(seen_bars["instrument_id"], seen_bars["ts"])[-1]:
+        raise NotFound(f"the {work.timeframe} bar of {instrument} that opens at {ts.isoformat()} has not closed")
+    of_bar = _points(work, instrument, sort_bars(seen_bars.slice(len(seen_bars) - 1).select(BARS.names)))
+    at = At.of(work, instrument, ts, seen_bars)
+    values, vector = at.values(_shown(work.feature_set)), at.vector()
     return Explained(
         instrument,
         ts,
@@ -97,9 +115,22 @@ def explain(work: Work, instrument: str, ts: datetime) -> Explained:
         seen_bars,
         seen_events,
         seen_actions,
+        {name: table.slice(max(0, len(table) - MOST_POINTS)) for name, table in of_bar.items()},
+        {name: len(table) for name, table in of_bar.items()},
         seen_higher,
         _sections(at, values),
     )
+
+
+def _points(work: Work, instrument: str, bars: SortedBars) -> dict[str, pa.Table]:
+    """The trades, quotes and books that bars can see, with the time from which each is held to be true."""
+    closes, found = bars.closes(work.timeframe, work.calendars), {}
+    for table in POINTS:
+        if table.name in work.feature_set.reaches:
+            first = moment(int(closes.min()) - work.feature_set.reaches[table.name].length)
+            between = Selection(None, (instrument,), first, moment(int(closes.max()) - 1), work.known_at)
+            found[table.name] = _revised(work, table, between, table.schema)
+    return found
 
 
 def stored_vector(work: Work, instrument: str, ts: datetime) -> dict[str, object] | None:
@@ -147,30 +178,37 @@ Valued = tuple[float | None, bool]
 
 @dataclass(frozen=True)
 class At:
-    """The bar that is looked at; `first` is the open of the first bar in its window."""
+    """A bar, by its row, among all bars that its vector looks at."""
 
     work: Work
-    instrument: str
-    ts: datetime
-    first: datetime
+    seen: Seen
+    row: int
 
-    def vector(self, feature_set: FeatureSet) -> dict[str, Any]:
-        """The bar's vector, by column. Raises `NotFound` where the bar has not closed."""
-        part = Part((self.instrument,), False, 1, self.ts, self.ts, self.first)
-        vectors = computed(replace(self.work, feature_set=feature_set), part)
-        if not len(vectors):
-            raise NotFound(f"the {self.work.timeframe} bar of {self.instrument} that opens at {self.ts.isoformat()} has not closed")
-        return dict(vectors.to_pylist()[-1])
+    @classmethod
+    def of(cls, work: Work, instrument: str, ts: datetime, window: pa.Table) -> At:
+        """The bar with what the store has for it, which is read once. `window` are the instrument's own bars that it looks at."""
+        bars = bars_across(work, (instrument,), ts, ts) if work.plan.crosses else window.select(work.columns)
+        bars = bars.filter(pc.less_equal(bars["ts"], pa.scalar(ts, UTC)))
+        seen = work.seen(bars, Selection(instruments=tuple(sorted(pc.unique(bars["instrument_id"]).to_pylist()))))
+        stop = seen.bars.offsets[pc.index(seen.bars.instruments, instrument).as_py() + 1]
+        return cls(work, seen, int(stop) - 1)
 
-    def value(self, expr: Expr) -> Valued:
-        """The value of an expression, in a set of its own: an error raises the flag of the whole set."""
-        found = self.vector(FeatureSet("explained", {"value": expr}))
-        return found["value"], bool(found["quality_flags"])
+    def vector(self) -> dict[str, Any]:
+        """The bar's vector, by column."""
+        return dict(self.work.made_of(self.seen).slice(self.row, 1).to_pylist()[0])
 
-
-def _values(at: At) -> dict[Expr, Valued]:
-    """The value of every expression at the bar, and whether it is an error; those over higher bars, as the bar sees them."""
-    return {node: at.value(node if node.domain == ON_BARS else node.latest()) for node in _shown(at.work.feature_set)}
+    def values(self, exprs: list[Expr]) -> dict[Expr, Valued]:
+        """The values of expressions at the bar; those over higher bars, as the bar sees them."""
+        found: dict[Expr, Valued] = {}
+        for start in range(0, len(exprs), AT_ONCE):
+            some = exprs[start : start + AT_ONCE]
+            features = {f"x{k}": expr if expr.domain == ON_BARS else expr.latest() for k, expr in enumerate(some)}
+            the_plan = plan(FeatureSet("explained", features))
+            panel = staged(the_plan, self.seen.panel(the_plan, self.work.timeframe, self.work.calendars), self.work.threads)
+            for expr, made in zip(some, evaluate(the_plan, panel, self.work.threads), strict=True):
+                value = float(made[self.row])
+                found[expr] = value if math.isfinite(value) else None, math.isinf(value)
+        return found
 
 
 def _shown(feature_set: FeatureSet) -> list[Expr]:
@@ -184,13 +222,19 @@ def _shown(feature_set: FeatureSet) -> list[Expr]:
 
 def _sections(at: At, values: dict[Expr, Valued]) -> tuple[Section, ...]:
     """What each operator across instruments looked at."""
-    sections = []
-    for node in (node for node in values if node.operator and node.operator.shape in SECTION_SHAPES):
-        whole, x = across_of(node), node.inputs[0]
-        members, valued, share = (at.value(of)[0] for of in (whole.count(column("", ON_BARS) + 0), whole.count(x), whole.rank(x)))
+    nodes = [node for node in values if node.operator and node.operator.shape in SECTION_SHAPES]
+    asked = {node: _asked(across_of(node), node.inputs[0]) for node in nodes}
+    found, sections = at.values(list(dict.fromkeys(expr for some in asked.values() for expr in some))), []
+    for node, some in asked.items():
+        members, valued, share = (found[expr][0] for expr in some)
         place = None if share is None or valued is None else round(share * valued * 2) / 2
         sections.append(Section(expression_text(node), int(members or 0), int(valued or 0), place))
     return tuple(sections)
+
+
+def _asked(whole: Across, x: Expr) -> tuple[Expr, Expr, Expr]:
+    """How many members have a bar, how many of them a value, and which share of them is below the own one."""
+    return whole.count(column("", ON_BARS) + 0), whole.count(x), whole.rank(x)
 
 
 def _tree(expr: Expr, values: dict[Expr, Valued]) -> Value:

@@ -1,4 +1,4 @@
-"""Following what changes: just the vectors that changed bars, events and actions reach are computed again.
+"""Following what changes: just the vectors that changed bars, points and actions reach are computed again.
 
 1. `Follower.catch_up` asks the store what has changed since it last moved. Bars that have not closed are kept in a list, until they have.
 2. `_spans` joins changed times that are near one another into spans of time, and `_parts` cuts these into pieces of bounded size.
@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC as ZONE
 from datetime import datetime, timedelta
@@ -26,7 +26,10 @@ import pyarrow.compute as pc
 
 from asof.engine.panel import Ints
 from asof.errors import AsofError, StoreError
+from asof.features.streams import MARKET
+from asof.features.streams import Reach as PointReach
 from asof.jobs import sightings
+from asof.jobs.across import codes_of
 from asof.jobs.backfill import Progress, backfill
 from asof.jobs.panels import SortedBars, sort_bars
 from asof.jobs.parts import MEMORY
@@ -123,7 +126,7 @@ def _sorted_out(work: Work, changes: pa.Table, instruments: frozenset[str] | Non
     if instruments is not None:
         changes = changes.filter(pc.is_in(changes["instrument_id"], pa.array(sorted(instruments), pa.string())))
     bars = pc.fill_null(pc.equal(changes["timeframe"], work.timeframe), False)
-    others = [kind for kind, matters in (("events", work.feature_set.event_window > 0), ("actions", work.plan.adjusted)) if matters]
+    others = [*work.feature_set.reaches, *(["actions"] if work.plan.adjusted else [])]
     others += [MEMBERSHIPS + scheme for scheme in work.feature_set.schemes]
     above = pc.is_in(changes["timeframe"], pa.array(list(work.feature_set.higher), pa.string()))
     higher = changes.filter(pc.or_(above, pc.and_(pc.equal(changes["kind"], "actions"), work.plan.adjusted)))
@@ -162,11 +165,16 @@ def _parts(work: Work, changes: pa.Table) -> Iterator[Part]:
     while start < len(times):
         some_times = times[start : start + PART_CHANGES]
         bars = np.maximum(NEAR_BARS, np.arange(len(some_times)))
-        far = some_times - times[start] > bars * timeframe_micros(work.timeframe) + work.feature_set.event_window
+        far = some_times - times[start] > bars * timeframe_micros(work.timeframe) + _longest(work)
         end = start + (int(far.argmax()) if far.any() else len(far))
         some = changes.slice(start, end - start)
         yield Part(some, _spans(work, some))
         start = end
+
+
+def _longest(work: Work) -> int:
+    """How far a point can reach at most, in microseconds."""
+    return max((reach.length for reach in work.feature_set.reaches.values()), default=0)
 
 
 def _parts_that_see(work: Work, changes: pa.Table) -> Iterator[Part]:
@@ -177,24 +185,22 @@ def _parts_that_see(work: Work, changes: pa.Table) -> Iterator[Part]:
 
 
 def _spans(work: Work, changes: pa.Table) -> pa.Table:
-    """Spans of time that hold all changed bars and ex-dates, and all bars that see a changed event."""
-    near = (work.feature_set.lookback - 1) * timeframe_micros(work.timeframe)
-    found = []
-    for kind, length in (("bars", 0), ("events", work.feature_set.event_window), ("actions", 0)):
+    """Spans of time that hold all changed bars and ex-dates, and all bars that see a changed point."""
+    step = timeframe_micros(work.timeframe)
+    near = (work.feature_set.lookback - 1) * step
+    reaches, found = work.feature_set.reaches, []
+    before = {kind: step if kind in MARKET else 0 for kind in reaches}  # a bar opens up to so much before its window ends
+    for kind, length in (("bars", 0), *((kind, reach.length) for kind, reach in reaches.items()), ("actions", 0)):
         rows = changes.filter(pc.equal(changes["kind"], kind)).sort_by([("instrument_id", "ascending"), ("time", "ascending")])
         if not len(rows):
             continue
-        times, codes = micros(rows["time"]), _codes(rows["instrument_id"])
-        breaks = (np.diff(codes) != 0) | (np.diff(times) > length + near)
+        times, codes = micros(rows["time"]), codes_of(rows["instrument_id"])
+        breaks = (np.diff(codes) != 0) | (np.diff(times) > length + before.get(kind, 0) + near)
         starts = np.flatnonzero(np.append(True, breaks))
         ends = np.append(starts[1:], len(rows)) - 1
-        first, last = (pa.array(values).cast(UTC) for values in (times[starts], times[ends] + length))
+        first, last = (pa.array(values).cast(UTC) for values in (times[starts] - before.get(kind, 0), times[ends] + length))
         found.append(pa.table([rows["instrument_id"].take(pa.array(starts)), first, last], schema=SPANS))
     return pa.concat_tables([SPANS.empty_table(), *found])
-
-
-def _codes(names: pa.ChunkedArray) -> Ints:
-    return np.asarray(pc.index_in(names, pc.unique(names)).combine_chunks()).astype(np.int64)
 
 
 def _recompute(work: Work, part: Part | Window, tell: Callable[[Work, pa.Table, pa.Table], None]) -> Report:
@@ -259,13 +265,15 @@ def _reached(work: Work, vectors: pa.Table, changes: pa.Table) -> tuple[Bools, B
     """Which vectors the changes reach, and which changes are of bars that are not there."""
     reached, gone = np.zeros(len(vectors), np.bool_), np.zeros(len(changes), np.bool_)
     ts, times = micros(vectors["ts"]), micros(changes["time"])
-    of = {kind: np.asarray(pc.equal(changes["kind"], kind)) for kind in ("bars", "events", "actions")}
+    closes = work.closes(vectors["instrument_id"], vectors["ts"]) if work.feature_set.market else ts
+    of = {kind: np.asarray(pc.equal(changes["kind"], kind)) for kind in ("bars", "actions", *work.feature_set.reaches)}
     rows_of = _rows_of(vectors["instrument_id"])
     for name, changed in _rows_of(changes["instrument_id"]).items():
         rows = rows_of.get(name, np.zeros(0, np.int64))
-        bars, events, actions = (changed[mine[changed]] for mine in of.values())
-        reach = Reach(ts[rows], work.feature_set.lookback, work.feature_set.event_window)
-        reached[rows], gone[bars] = reach.of(times[bars], times[events], times[actions])
+        bars, actions, *points = (changed[mine[changed]] for mine in of.values())
+        reach = Reach(ts[rows], closes[rows], work.feature_set.lookback, work.feature_set.reaches)
+        known = {kind: times[some] for kind, some in zip(work.feature_set.reaches, points, strict=True)}
+        reached[rows], gone[bars] = reach.of(times[bars], times[actions], known)
     return reached, gone
 
 
@@ -289,27 +297,38 @@ def _rows_of(names: pa.ChunkedArray) -> dict[str, Ints]:
 
 @dataclass(frozen=True)
 class Reach:
-    """What changes can reach among the bars of one instrument, which open at `ts`."""
+    """What changes can reach among the bars of one instrument, which open at `ts` and close at `closes`."""
 
     ts: Ints
+    closes: Ints
     lookback: int
-    event_window: int
+    points: Mapping[str, PointReach]
 
-    def of(self, bars: Ints, events: Ints, actions: Ints) -> tuple[Bools, Bools]:
-        """For each bar whether a changed bar, event or action reaches its vector; and for each changed bar whether it is gone.
+    def of(self, bars: Ints, actions: Ints, points: Mapping[str, Ints]) -> tuple[Bools, Bools]:
+        """For each bar whether a changed bar, action or point reaches its vector; and for each changed bar whether it is gone.
 
-        A bar reaches its own vector and those of the `lookback - 1` bars behind it; one that is gone, those that were behind it. An event
-        reaches the vectors of bars that open from its time on, until the event window is over. An action
-        reaches the vectors of the `lookback - 1` bars from its ex-date on, which have a bar before it in their windows.
+        A bar reaches its own vector and those of the `lookback - 1` bars behind it; one that is gone, those that were behind it. An action
+        reaches the vectors of the `lookback - 1` bars from its ex-date on, which have a bar before it in their windows. A point reaches the
+        vectors of bars in whose windows it lies, and of the bars behind these that look back at them.
         """
         first = np.searchsorted(self.ts, bars)
         there = np.append(self.ts, -1)[first] == bars
         spans = [(first, first + self.lookback - ~there)]
-        spans.append((np.searchsorted(self.ts, events), np.searchsorted(self.ts, events + self.event_window, side="right")))
         first = np.searchsorted(self.ts, actions)
         spans.append((first, first + self.lookback - 1))
+        for stream, times in points.items():
+            spans.append(self._holding(stream, times))
         steps = np.zeros(len(self.ts) + 1, np.int64)
         for begins, ends in spans:
             np.add.at(steps, begins, 1)
             np.add.at(steps, np.minimum(ends, len(self.ts)), -1)
         return np.cumsum(steps)[:-1] > 0, ~there
+
+    def _holding(self, stream: str, times: Ints) -> tuple[Ints, Ints]:
+        """The first bar whose window holds points of these times, and the one behind the last that sees them."""
+        length, bars = self.points[stream]
+        if stream in MARKET:  # [close - length, close)
+            first, behind = (np.searchsorted(self.closes, moments, side="right") for moments in (times, times + length))
+        else:  # [open - length, open]
+            first, behind = np.searchsorted(self.ts, times), np.searchsorted(self.ts, times + length, side="right")
+        return first, np.where(behind > first, behind + bars - 1, first)

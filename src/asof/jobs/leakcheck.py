@@ -28,7 +28,7 @@ from asof.calendars import Calendars
 from asof.errors import DataError, DefinitionError, NotFound, did_you_mean
 from asof.features.feature_set import FeatureSet
 from asof.jobs.adjusting import NO_ACTIONS
-from asof.jobs.compute import distinct, higher_given, memberships_given, one_timeframe, usable
+from asof.jobs.compute import distinct, higher_given, market_of, memberships_given, one_timeframe, usable
 from asof.jobs.panels import merge_enrichments, sort_bars
 from asof.jobs.subjects import FRAMES, Column, Function, FunctionSubject, Grid, SetSubject, Subject, set_around
 from asof.jobs.variations import CHECKS, STARTS, Inquiry, Pair
@@ -39,7 +39,7 @@ from asof.records import ACTIONS, BARS, EVENTS, MEMBERSHIPS, ArrowStream, Bools
 from asof.sources.canonical import actions_of, bars_of, events_of
 from asof.sources.columns import ColumnMapping
 from asof.sources.sample import make_sample
-from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, MEMBERSHIPS_TABLE, Selection, Store
+from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, MEMBERSHIPS_TABLE, POINTS, Selection, Store
 from asof.timeframes import timeframe as timeframe_micros
 
 Checkable = FeatureSet | Operator | Function
@@ -53,6 +53,8 @@ FEWEST_TIMES = 10
 """With fewer there is next to nothing that could differ."""
 EVENTS_BEFORE = timedelta(days=30)
 """How far before the first of a store's bars its events reach."""
+MARKET_BEFORE = timedelta(hours=1)
+"""How far before the first of a store's bars its trades, quotes and books reach."""
 ROUNDING = 1e-6
 """The relative difference that a function's rolling sums may have by where they began; a feature set may have none."""
 
@@ -105,6 +107,9 @@ def leakcheck(
     events: ArrowStream | None = None,
     actions: ArrowStream | None = None,
     *,
+    trades: ArrowStream | None = None,
+    quotes: ArrowStream | None = None,
+    books: ArrowStream | None = None,
     higher: Mapping[str, ArrowStream] | None = None,
     memberships: ArrowStream | None = None,
     timeframe: str | None = None,
@@ -120,12 +125,12 @@ def leakcheck(
 ) -> Leakcheck:
     """Look for leaks in feature sets, operators, and functions over data frames, for every row and feature.
 
-    `bars`, `events`, `actions`, `higher` and `memberships` are as for `asof.compute`; without bars, made-up daily ones with events are
-    taken. Everything is computed some hundred times, so a few instruments and some hundred bars of each are enough. The same `seed` varies
-    the data in the same way.
+    `bars`, `events`, `actions`, `trades`, `quotes`, `books`, `higher` and `memberships` are as for `asof.compute`; without bars, made-up
+    daily ones with events are taken. Everything is computed some hundred times, so a few instruments and some hundred bars of each are
+    enough. The same `seed` varies the data in the same way.
 
     An operator is checked on prices, returns or events, with small parameters. A function is called with bars as a `frame` ("pandas",
-    "polars" or "arrow"), and with events too where it has a parameter `events`; it returns a frame with `instrument_id`, `ts` (the open of
+    "polars" or "arrow"), and with events where it has a parameter `events`; it returns a frame with `instrument_id`, `ts` (the open of
     one of the bars) and features. A row that it leaves out is missing. It may say how many bars back a row depends (`lookback`); otherwise
     a value that is there must be the same wherever the data begins. There, and where the work is split, relative differences up to
     `tolerance` are rounding. `skip` names checks to leave out.
@@ -136,8 +141,9 @@ def leakcheck(
     known = Calendars(calendars or {})
     subjects = [_subject(given, known, frame, lookback, tolerance) for given in chosen]
     checks = _chosen(tuple(skip))
-    world = _world(bars, events, actions, timeframe, timezone, known)
     mapping, frames = ColumnMapping(timezone=timezone), higher_of(chosen)
+    market = market_of(mapping, trades=trades, quotes=quotes, books=books)
+    world = _world(bars, events, actions, timeframe, timezone, known, market)
     above = _higher(world, frames, higher or {}, mapping, known)
     world = replace(world, higher=above, memberships=memberships_given(memberships, mapping))
     findings, unseen = list[Finding](), list[str]()
@@ -161,6 +167,13 @@ def leakcheck(
 def higher_of(given: Iterable[Checkable]) -> list[str]:
     """The higher timeframes that feature sets look at."""
     return sorted({text for one in given if isinstance(one, FeatureSet) for text in one.higher})
+
+
+def stored_market(store: Store, bars: pa.Table, timeframe: str) -> dict[str, pa.Table]:
+    """The trades, quotes and books around bars: from an hour before the first until the last closes."""
+    ends, step = pc.min_max(bars["ts"]).as_py(), timedelta(microseconds=timeframe_micros(timeframe))
+    around = Selection(None, tuple(pc.unique(bars["instrument_id"]).to_pylist()), ends["min"] - MARKET_BEFORE, ends["max"] + step)
+    return {table.name: joined(store.read(table, around), table.schema) for table in POINTS}
 
 
 def stored(
@@ -210,6 +223,7 @@ def _world(
     timeframe: str | None,
     timezone: str | None,
     calendars: Calendars,
+    market: dict[str, pa.Table],
 ) -> World:
     mapping = ColumnMapping(timezone=timezone)
     if bars is None:
@@ -221,7 +235,7 @@ def _world(
         raise DataError(f"the bars open at {times} different times: a check for leaks needs {FEWEST_TIMES} at least, better some hundred")
     acted = NO_ACTIONS if actions is None else distinct(usable(actions_of(pa.table(actions), mapping), "actions"))
     named = seen.filter(pc.is_in(seen["instrument_id"], pc.unique(taken["instrument_id"])))
-    return World.of(taken, named, timeframe or one_timeframe(taken), calendars, acted)
+    return World.of(taken, named, timeframe or one_timeframe(taken), calendars, acted, market)
 
 
 def _higher(

@@ -1,4 +1,4 @@
-"""Between Arrow and the engine: tables of bars and events into a panel, blocks of results into tables of vectors."""
+"""Between Arrow and the engine: tables of bars and points into a panel, blocks of results into tables of vectors."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asof.calendars import NO_CALENDARS, Calendars
-from asof.engine.layout import Bytes, Spans, flag_numbers, grouped, is_sorted, known_since, off_grid, runs, surely_distinct
+from asof.engine.layout import flag_numbers, is_sorted, known_since, off_grid, runs, surely_distinct
 from asof.engine.panel import Floats, Ints, Panel
 from asof.engine.plan import Plan
 from asof.engine.run import Block, block_rows, run_each
 from asof.engine.stages import known_through, staged
 from asof.errors import DataError, DefinitionError
+from asof.features.streams import EVENTS
 from asof.jobs.adjusting import NO_ACTIONS, acted, factors
 from asof.jobs.members import NO_MEMBERSHIPS, member_columns
-from asof.records import BARS, EVENTS, UTC, floats, micros, one_chunk, vector_schema
+from asof.jobs.points import NO_EVENTS, SCHEMAS, SortedPoints, encoded, sort_points, text
+from asof.records import BARS, UTC, floats, micros, one_chunk, vector_schema
 from asof.timeframes import grid, timeframe
+
+NO_MARKET: Mapping[str, pa.Table] = {}
+"""No trades, no quotes, no order books."""
 
 
 @dataclass(frozen=True)
@@ -68,45 +73,15 @@ NO_HIGHER: Mapping[str, SortedBars] = {}
 """What a feature set that looks at no higher timeframe needs of them."""
 
 
-@dataclass(frozen=True)
-class SortedEvents:
-    """Events by instrument, time and id, as arrays; each of the sorted `instruments` begins at its offset."""
-
-    instruments: pa.Array
-    offsets: Ints
-    time: Ints
-    columns: Mapping[str, Floats]
-
-
-def _encoded(column: pa.ChunkedArray) -> tuple[pa.Array, Ints]:
-    """The distinct values of a column, sorted, and for each row which it is."""
-    if not len(column):
-        return pa.array([], pa.string()), np.zeros(0, np.int64)
-    coded = column.dictionary_encode().unify_dictionaries()
-    chunks = [np.asarray(chunk.indices) for chunk in coded.chunks]
-    names = coded.chunk(0).dictionary
-    order = np.asarray(pc.sort_indices(names)).astype(np.int64)
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))
-    return names.take(pa.array(order)), rank[chunks[0] if len(chunks) == 1 else np.concatenate(chunks)]
-
-
-def _text(column: pa.ChunkedArray) -> tuple[Spans, Bytes]:
-    """A column of strings as Arrow holds it: where each begins, and their bytes."""
-    array = one_chunk(column)
-    _, spans, data = array.buffers()
-    return np.frombuffer(spans, np.int32)[array.offset : array.offset + len(array) + 1], np.frombuffer(data or b"", np.uint8)
-
-
 def sort_bars(bars: pa.Table) -> SortedBars:
     """Bars sorted by instrument and time. Raises `DataError` where two bars of an instrument open at one time.
 
     Bars mostly come in runs that are sorted, so runs are put in order before single bars are.
     """
-    starts = runs(*_text(bars["instrument_id"])) if len(bars) else None
+    starts = runs(*text(bars["instrument_id"])) if len(bars) else None
     if starts is not None:
         lengths = np.diff(starts, append=len(bars))
-        names, codes = _encoded(bars["instrument_id"].take(pa.array(starts)))
+        names, codes = encoded(bars["instrument_id"].take(pa.array(starts)))
         order = np.lexsort((micros(bars["ts"])[starts], codes))
         begins = np.cumsum(lengths[order]) - lengths[order]
         if (np.diff(order) != 1).any():
@@ -114,7 +89,7 @@ def sort_bars(bars: pa.Table) -> SortedBars:
         offsets = np.append(begins, len(bars))[np.searchsorted(codes[order], np.arange(len(names) + 1))]
         if is_sorted(offsets, micros(bars["ts"])):
             return SortedBars(bars, names, offsets)
-    names, codes = _encoded(bars["instrument_id"])
+    names, codes = encoded(bars["instrument_id"])
     ts = micros(bars["ts"])
     rows = np.lexsort((ts, codes))
     bars, codes, ts = bars.take(pa.array(rows)), codes[rows], ts[rows]
@@ -127,10 +102,10 @@ def sort_bars(bars: pa.Table) -> SortedBars:
 
 def merge_enrichments(events: pa.Table) -> pa.Table:
     """One row for each instrument and event: the place of its first enrichment, the scores of its newest."""
-    names, instrument = _encoded(events["instrument_id"])
-    if len(events) < 2 or surely_distinct(instrument, *_text(events["event_id"])):
+    names, instrument = encoded(events["instrument_id"])
+    if len(events) < 2 or surely_distinct(instrument, *text(events["event_id"])):
         return events
-    _, event = _encoded(events["event_id"])
+    _, event = encoded(events["event_id"])
     key = event * len(names) + instrument
     scored = micros(events["scored_at_utc"])
     ties = [micros(pc.fill_null(events["event_time_utc"].cast(pa.int64()), 0))]
@@ -145,47 +120,20 @@ def merge_enrichments(events: pa.Table) -> pa.Table:
     return merged.set_column(merged.schema.get_field_index("enriched_at_utc"), "enriched_at_utc", pa.array(first).cast(UTC))
 
 
-EVENT_COLUMNS = ("instrument_id", "event_id", "enriched_at_utc", "event_time_utc", "score", "confidence")
-"""What `sort_events` needs of events."""
-
-
-def sort_events(events: pa.Table) -> SortedEvents:
-    """Events (one row for each instrument and event) sorted by instrument, time and id."""
-    names, codes = _encoded(events["instrument_id"])
-    time = micros(events["enriched_at_utc"])
-    order, offsets, tied = grouped(codes, time, len(names))
-    if len(tied):
-        ids = np.asarray(pc.rank(one_chunk(events["event_id"]).take(pa.array(order[tied])), tiebreaker="dense")).astype(np.int64)
-        order[tied] = order[tied][np.lexsort((ids, time[order[tied]], codes[order[tied]]))]
-    happened = events["event_time_utc"]
-    skew = np.zeros(len(events)) if happened.null_count == len(events) else _clock_skew(happened, time)[order]
-    columns = {"sentiment": floats(events["score"])[order], "confidence": floats(events["confidence"])[order], "clock_skew": skew}
-    return SortedEvents(names, offsets, time[order], columns)
-
-
-def _clock_skew(happened: pa.ChunkedArray, enriched: Ints) -> Floats:
-    """By how many microseconds each event claims to have happened after it was enriched."""
-    skew: Floats = np.maximum(micros(pc.fill_null(happened.cast(pa.int64()), 0)) - enriched, 0).astype(np.float64)
-    return skew
-
-
-NO_EVENTS = sort_events(EVENTS.empty_table())
-"""What a feature set without events sees."""
-
-
 def panel_of(
     plan: Plan,
     timeframe_text: str,
     bars: SortedBars,
-    events: SortedEvents,
+    events: SortedPoints,
     calendars: Calendars = NO_CALENDARS,
     actions: pa.Table = NO_ACTIONS,
+    market: Mapping[str, pa.Table] = NO_MARKET,
     higher: Mapping[str, SortedBars] = NO_HIGHER,
     memberships: pa.Table = NO_MEMBERSHIPS,
 ) -> Panel:
-    """The panel of bars, events, actions, bars of higher timeframes and memberships; what is of instruments without bars is left out.
+    """The panel of bars, events, actions, the market's points, by stream, bars of higher timeframes and memberships.
 
-    Raises `DefinitionError` where a timeframe that the plan takes for a higher one is none.
+    What is of instruments without bars is left out. Raises `DefinitionError` where what the plan takes for a higher timeframe is none.
     """
     check_higher(plan, timeframe_text)
     ts, step = micros(bars.table["ts"]), grid(timeframe_text)
@@ -204,16 +152,29 @@ def panel_of(
     if plan.adjusted:
         columns |= factors(bars.instruments, bars.offsets, ts, actions)
     columns |= member_columns(plan.columns, bars.instruments, bars.offsets, ts, memberships)
-    panel = Panel(bars.offsets, ts, columns, _event_spans(bars.instruments, events), events.time, events.columns, step)
+    points = {EVENTS: events.on(bars.instruments)}
+    for stream, wanted in plan.points.items():
+        if stream != EVENTS:
+            found = sort_points(stream, market.get(stream, SCHEMAS[stream].empty_table()), wanted)
+            points[stream] = found.on(bars.instruments)
+    closes = bars.closes(timeframe_text, calendars) if plan.feature_set.market else None
+    panel = Panel(bars.offsets, ts, columns, points, step, closes)
     if not plan.stages:
         return panel
     panels = {}
     for stage in plan.stages:
-        if (text := stage.timeframe) is not None:
-            above = higher[text].of(bars.instruments)
-            panels[text] = replace(panel_of(stage.plan, text, above, NO_EVENTS, calendars, actions), known=above.known(text, calendars))
-    known, moments = (times(timeframe_text, calendars) for times in (bars.known, bars.moments))
+        if (frame := stage.timeframe) is not None:
+            above = higher[frame].of(bars.instruments)
+            made = panel_of(stage.plan, frame, above, NO_EVENTS, calendars, actions)
+            panels[frame] = replace(made, known=above.known(frame, calendars))
+    known, moments = _known(bars, timeframe_text, calendars, closes), bars.moments(timeframe_text, calendars)
     return replace(panel, known=known, moment=moments, higher=panels, acted=acted(bars.instruments, actions) if plan.adjusted else None)
+
+
+def _known(bars: SortedBars, timeframe_text: str, calendars: Calendars, closes: Ints | None) -> Ints:
+    """When each bar could be known; where trades until its close went in, not before that, however early it was told."""
+    known = bars.known(timeframe_text, calendars)
+    return known if closes is None else np.maximum(known, closes)
 
 
 def check_higher(plan: Plan, base: str) -> None:
@@ -224,14 +185,6 @@ def check_higher(plan: Plan, base: str) -> None:
                 f"{plan.feature_set.version} looks at {stage.timeframe} bars from {base} bars, which are not lower: "
                 f"compute it over a timeframe below {stage.timeframe}"
             )
-
-
-def _event_spans(instruments: pa.Array, events: SortedEvents) -> Ints:
-    """The first event of each instrument and the one behind its last; for one without events, both where its would be."""
-    group = np.asarray(pc.fill_null(pc.index_in(instruments, events.instruments), -1)).astype(np.int64)
-    stops = np.maximum.accumulate(np.where(group < 0, 0, events.offsets[group + 1]))
-    starts = np.where(group < 0, stops, events.offsets[group])
-    return np.stack((starts, stops))
 
 
 def vectors_of(
@@ -251,7 +204,7 @@ def vectors_of(
     panel = staged(plan, panel, threads, rows)
     known = known_through(plan, panel) if plan.stages else None
     if known is None and (calendars or bars.table["available_at"].null_count < len(panel.ts)):
-        known = known_since(bars.known(timeframe_text, calendars), panel.offsets, plan.lookback)
+        known = known_since(_known(bars, timeframe_text, calendars, panel.closes), panel.offsets, plan.lookback)
     instrument, ts = (one_chunk(bars.table[name]) for name in ("instrument_id", "ts"))
     constants = (pa.scalar(timeframe_text), pa.scalar(computed_at, UTC), pa.scalar(pipeline_version))
     repeated = [pa.repeat(constant, block_rows(plan, panel, threads, rows)) for constant in constants]

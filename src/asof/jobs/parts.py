@@ -16,6 +16,7 @@ from asof.jobs import across
 from asof.jobs.work import Work, joined
 from asof.records import BARS, UTC
 from asof.stores.store import BARS_TABLE, Selection, Store
+from asof.timeframes import UNITS, timeframe
 
 MOST_PART_ROWS = 750_000
 MEMORY = 2 << 30
@@ -80,6 +81,15 @@ def part_rows(memory: int, features: int) -> int:
     return int(np.clip(memory // 6 // (400 + 32 * features), 20_000, MOST_PART_ROWS))
 
 
+POINTS_A_DAY = 1_000_000
+"""Trades, quotes and books that a busy instrument may have in a day; how many there are nobody knows before they are read."""
+
+
+def market_rows(memory: int, timeframe_text: str) -> int:
+    """How many bars a part may have so that the trades, quotes and books of as many busy instruments or days fit a third of `memory`."""
+    return max(1, int(memory / 3 / 200 / POINTS_A_DAY * UNITS["d"] / timeframe(timeframe_text)))
+
+
 def pieces(
     work: Work,
     instruments: tuple[str, ...] | None = None,
@@ -96,6 +106,8 @@ def pieces(
     if not set(wanted) & set(known):
         raise NotFound(_nothing(work.store, work.timeframe, known, without))
     rows = part_rows(memory, len(work.feature_set.features))
+    if work.feature_set.market:
+        rows = min(rows, market_rows(memory, work.timeframe))
     if work.plan.crosses:
         return Pieces(tuple(_parts_across(work, spans, rows, instruments, start, end)), without)
     spans = spans.filter(pc.is_in(spans["instrument_id"], pa.array(wanted)))

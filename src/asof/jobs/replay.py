@@ -30,7 +30,7 @@ from asof.jobs.live import UNPUBLISHED, Live, Plan, Published
 from asof.jobs.members import since
 from asof.jobs.work import Report, Work
 from asof.records import Bools, micros
-from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, MEMBERSHIPS_TABLE, Selection, Store, Table, revised
+from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, MEMBERSHIPS_TABLE, POINTS, Selection, Store, Table, revised
 from asof.telemetry.health import Health
 from asof.telemetry.metrics import Metrics
 from asof.timeframes import timeframe as timeframe_micros
@@ -39,7 +39,7 @@ MOST_ROWS = 250_000
 """Rows of a chunk."""
 TICK_SECONDS = 0.25
 """With a pace, the clock moves on so often."""
-REPLAYED = (BARS_TABLE, EVENTS_TABLE, ACTIONS_TABLE, MEMBERSHIPS_TABLE)
+REPLAYED = (BARS_TABLE, EVENTS_TABLE, ACTIONS_TABLE, MEMBERSHIPS_TABLE, *POINTS)
 """What feature sets are computed from."""
 FOREVER = np.iinfo(np.int64).max
 
@@ -75,20 +75,22 @@ class Arrivals:
 
 def arrivals(work: Work, instruments: tuple[str, ...] | None, seed: int = 0) -> Arrivals:
     """What became known of some instruments, or of all, and when."""
-    wanted = (True, work.feature_set.event_window > 0, work.plan.adjusted, bool(work.feature_set.schemes))
     instruments = None if work.plan.crosses else instruments
-    found = tuple(
-        _revisions(work, work.timeframe, table, instruments if needed else ()) for table, needed in zip(REPLAYED, wanted, strict=True)
-    )
-    bars, events, actions, memberships = found
+    reaches, instruments_if = work.feature_set.reaches, {True: instruments, False: ()}
+    told = (True, "events" in reaches, work.plan.adjusted, bool(work.feature_set.schemes))
+    wanted = (*told, *(table.name in reaches for table in POINTS))
+    found = tuple(_revisions(work, work.timeframe, table, instruments_if[needed]) for table, needed in zip(REPLAYED, wanted, strict=True))
+    bars, events, actions, memberships, *points = found
     above = [(timeframe, _revisions(work, timeframe, BARS_TABLE, instruments)) for timeframe in work.feature_set.higher]
     tables, found = (*REPLAYED, *(BARS_TABLE for _ in above)), (*found, *(revisions for _, revisions in above))
     names = pc.unique(pa.chunked_array([chunk for table in found for chunk in table["instrument_id"].chunks], pa.string()))
-    scored = np.maximum(micros(events["scored_at_utc"]), micros(events["enriched_at_utc"]))
+    scored, acted = np.maximum(micros(events["scored_at_utc"]), micros(events["enriched_at_utc"])), micros(actions["ts"])
+    seen, step = [micros(some["available_at"]) for some in points], timeframe_micros(work.timeframe)
     higher = [_known_bars(work, timeframe, revisions) for timeframe, revisions in above]
-    known = (_known_bars(work, work.timeframe, bars), scored, micros(actions["ts"]), since(memberships), *higher)
-    closing = [times - timeframe_micros(work.timeframe) for times in higher]  # from the bars on that close when these are known
-    places = (micros(bars["ts"]), micros(events["enriched_at_utc"]), micros(actions["ts"]), micros(memberships["ts"]), *closing)
+    known = (_known_bars(work, work.timeframe, bars), scored, acted, since(memberships), *seen, *higher)
+    within = (times - step + 1 for times in seen)  # the bar that closes behind a point may have opened so long before
+    closing = (times - step for times in higher)  # from the bars on that close when these are known
+    places = (micros(bars["ts"]), micros(events["enriched_at_utc"]), acted, micros(memberships["ts"]), *within, *closing)
     parts, keys = [], 0
     for of, (table, revisions) in enumerate(zip(tables, found, strict=True)):
         ids = _numbers(revisions, table.key) + keys
@@ -122,9 +124,11 @@ def _known_bars(work: Work, timeframe: str, bars: pa.Table) -> Ints:
 def _numbers(rows: pa.Table, key: tuple[str, ...]) -> Ints:
     """A number for each record, the same for its revisions; all are of one timeframe."""
     numbers = np.zeros(len(rows), np.int64)
-    for column in (rows[name].combine_chunks().dictionary_encode() for name in key if name != "timeframe"):
-        numbers = numbers * len(column.dictionary) + np.asarray(column.indices).astype(np.int64)
-    return numbers
+    for name in key:
+        if name != "timeframe":
+            values = rows[name].combine_chunks().dictionary_encode()
+            _, numbers = np.unique(numbers * len(values.dictionary) + np.asarray(values.indices), return_inverse=True)
+    return numbers.astype(np.int64)
 
 
 def _times(rows: pa.Table, known: Ints, keys: Ints) -> tuple[Ints, Ints, Bools, Ints, Ints]:

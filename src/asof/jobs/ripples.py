@@ -23,12 +23,13 @@ import pyarrow.compute as pc
 from asof.engine.panel import Ints
 from asof.engine.plan import Plan, Staged
 from asof.engine.sections import section_keys
+from asof.features.streams import MARKET
 from asof.jobs import sightings
-from asof.jobs.across import Stretch, cuts, everybody, moment_of, of_stretch, vectors_across
+from asof.jobs.across import Stretch, cuts, everybody, of_stretch, vectors_across
 from asof.jobs.members import member_columns, of_scheme, since
 from asof.jobs.panels import SortedBars, sort_bars
 from asof.jobs.parts import MEMORY, part_rows
-from asof.jobs.work import Work
+from asof.jobs.work import Work, moment
 from asof.records import Bools, micros
 from asof.stores.store import CHANGES, SPANS
 from asof.timeframes import timeframe as timeframe_micros
@@ -38,6 +39,8 @@ MEMBERSHIPS = "memberships/"
 FEW_BARS = 100
 """A window of so many bars of time is one piece; what is longer is cut by how many bars there are."""
 FOREVER = np.iinfo(np.int64).max
+Grid = tuple[Ints, Ints]
+"""The distinct times of rows, and for each row a number in which they are sorted by instrument and time."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def windows(work: Work, changes: pa.Table, higher: pa.Table, wanted: tuple[str, 
             continue
         mine = changes.take(pa.array(some[some < len(changes)]))
         spans = seen.take(pa.array(some[some >= len(changes)] - len(changes)))
-        begin, reach = moment_of(first), _reach(work, mine, spans, wanted, moment_of(first), moment_of(end))
+        begin, reach = moment(first), _reach(work, mine, spans, wanted, moment(first), moment(end))
         step = timedelta(microseconds=timeframe_micros(work.timeframe))
         whole = [(begin, reach)] if reach - begin <= FEW_BARS * step else cuts(work, work.store.spans(work.timeframe), begin, reach, rows)
         for start, stop in whole:
@@ -100,11 +103,16 @@ def windows(work: Work, changes: pa.Table, higher: pa.Table, wanted: tuple[str, 
 def _spans(work: Work, changes: pa.Table, seen: pa.Table) -> tuple[Ints, Ints]:
     """From when until when each change hits bars itself, the changes first, then the spans of moments."""
     times, kinds = micros(changes["time"]), changes["kind"]
-    stops = np.where(np.asarray(pc.equal(kinds, "events")), times + work.feature_set.event_window, times)
+    starts, stops = times.copy(), times.copy()
+    for kind, reach in work.feature_set.reaches.items():
+        mine = np.asarray(pc.equal(kinds, kind))
+        stops[mine] += reach.length
+        if kind in MARKET:  # a bar opens up to so much before its window ends
+            starts[mine] -= timeframe_micros(work.timeframe)
     if work.feature_set.schemes:
         stops = np.maximum(stops, _membership_ends(work.memberships(), changes))
     opened = sightings.opening(work, seen)
-    return np.concatenate((times, micros(opened["first"]))), np.concatenate((stops, micros(opened["last"])))
+    return np.concatenate((starts, micros(opened["first"]))), np.concatenate((stops, micros(opened["last"])))
 
 
 def _membership_ends(memberships: pa.Table, changes: pa.Table) -> Ints:
@@ -162,18 +170,21 @@ class Ripples:
                 if stage.timeframe is not None:
                     touched[node.column] = self._sees
                 else:
-                    rows = self._hit(stage.plan, node.lookback, node.event_window, node.looked_at, touched)
+                    rows = self._hit(stage.plan, node, touched)
                     touched[node.column] = self._sections(node, rows)
-        return self._hit(plan, plan.lookback, plan.feature_set.event_window, plan.looked_at, touched)
+        return self._hit(plan, plan, touched)
 
-    def _hit(self, plan: Plan, lookback: int, event_window: int, looked_at: Mapping[str, int], touched: Mapping[str, Bools]) -> Bools:
-        """The rows of a plan, or of some of its features, that changes reach without another section between."""
-        direct = self._bars[0] | self._events(event_window)
+    def _hit(self, plan: Plan, of: Plan | Staged, touched: Mapping[str, Bools]) -> Bools:
+        """The rows of a plan, or of what a staged operator takes of it, that changes reach without another section between."""
+        direct = self._bars[0]
         for name in plan.bar_columns:
             if name.partition(".")[0] == "member":
                 direct = direct | self._members(name.partition(".")[2])
-        rows = self._forward(direct, lookback) | self._forward(self._bars[1] | (self._actions if plan.adjusted else False), lookback - 1)
-        for column, bars in looked_at.items():
+        gone = self._bars[1] | (self._actions if plan.adjusted else False)
+        rows = self._forward(direct, of.lookback) | self._forward(gone, of.lookback - 1)
+        for stream, reach in of.reaches.items():
+            rows |= self._forward(self._points(stream, reach.length), reach.bars)
+        for column, bars in of.looked_at.items():
             rows |= self._forward(touched[column], bars)
         return rows
 
@@ -230,17 +241,24 @@ class Ripples:
         codes = np.asarray(pc.fill_null(pc.index_in(mine["instrument_id"], self.bars.instruments), -1)).astype(np.int64)
         return codes[codes >= 0], micros(mine["time"])[codes >= 0]
 
-    def _first(self, codes: Ints, times: Ints) -> Ints:
+    def _first(self, codes: Ints, times: Ints, grid: Grid | None = None) -> Ints:
         """For each time the first row of its instrument that does not open before it; the first of the next instrument where none does."""
-        moments, width = self._grid
-        rows = np.repeat(np.arange(len(self.bars.instruments)), np.diff(self.bars.offsets)) * width + np.searchsorted(moments, self._ts)
-        first: Ints = np.searchsorted(rows, codes * width + np.searchsorted(moments, times))
+        moments, rows = grid or self._opens
+        first: Ints = np.searchsorted(rows, codes * (len(moments) + 1) + np.searchsorted(moments, times))
         return first
 
     @cached_property
-    def _grid(self) -> tuple[Ints, int]:
-        moments = np.unique(self._ts)
-        return moments, len(moments) + 1
+    def _opens(self) -> Grid:
+        return self._grid(self._ts)
+
+    @cached_property
+    def _closes(self) -> Grid:
+        return self._grid(self.bars.closes(self.work.timeframe, self.work.calendars))
+
+    def _grid(self, times: Ints) -> Grid:
+        moments = np.unique(times)
+        instruments = np.repeat(np.arange(len(self.bars.instruments)), np.diff(self.bars.offsets))
+        return moments, instruments * (len(moments) + 1) + np.searchsorted(moments, times)
 
     def _marked(self, rows: Ints, codes: Ints) -> Bools:
         """Rows that are marked, as far as they are of the instrument."""
@@ -270,12 +288,12 @@ class Ripples:
         codes, times = self._of("actions")
         return self._marked(self._first(codes, times), codes)
 
-    def _events(self, window: int) -> Bools:
-        """The rows whose windows hold a changed event."""
-        codes, times = self._of("events")
-        if not window:
-            codes, times = codes[:0], times[:0]
-        return self._between(codes, times, times + window)
+    def _points(self, stream: str, length: int) -> Bools:
+        """The rows whose windows hold a changed point."""
+        codes, times = self._of(stream)
+        if stream in MARKET:  # [close - length, close)
+            return self._between(codes, times + 1, times + length, self._closes)
+        return self._between(codes, times, times + length)
 
     def _members(self, scheme: str) -> Bools:
         """The rows of instruments whose membership in a scheme has changed there."""
@@ -284,11 +302,11 @@ class Ripples:
         codes = np.asarray(pc.fill_null(pc.index_in(mine["instrument_id"], self.bars.instruments), -1)).astype(np.int64)
         return self._between(codes[codes >= 0], micros(mine["time"])[codes >= 0], ends[codes >= 0])
 
-    def _between(self, codes: Ints, first: Ints, last: Ints) -> Bools:
-        """The rows of instruments that open from a time on up to another, both included."""
-        steps = np.zeros(len(self._ts) + 1, np.int64)
-        np.add.at(steps, self._first(codes, first), 1)
-        np.add.at(steps, np.maximum(self._first(codes, first), self._first(codes, np.minimum(last, FOREVER - 1) + 1)), -1)
+    def _between(self, codes: Ints, first: Ints, last: Ints, grid: Grid | None = None) -> Bools:
+        """The rows of instruments that open (or that `grid` has) from a time on up to another, both included."""
+        steps, begins = np.zeros(len(self._ts) + 1, np.int64), self._first(codes, first, grid)
+        np.add.at(steps, begins, 1)
+        np.add.at(steps, np.maximum(begins, self._first(codes, np.minimum(last, FOREVER - 1) + 1, grid)), -1)
         return np.cumsum(steps)[:-1] > 0
 
     @cached_property

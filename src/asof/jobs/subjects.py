@@ -20,11 +20,12 @@ from asof.calendars import Calendars
 from asof.engine.panel import Ints
 from asof.engine.plan import Plan, plan
 from asof.errors import DataError, DefinitionError
-from asof.features.expression import BARS, Expr, bars, events
+from asof.features.expression import BARS, Expr, apply, bars, events, where
 from asof.features.feature_set import FeatureSet
-from asof.jobs.panels import panel_of, sort_bars, sort_events, vectors_of
+from asof.jobs.panels import panel_of, sort_bars, vectors_of
+from asof.jobs.points import sort_events
 from asof.jobs.worlds import World
-from asof.operators import EVENT_SHAPES, Operator, Param
+from asof.operators import EVENT_SHAPES, POINT_SHAPES, Operator, Param
 from asof.records import Frame, floats, micros, one_chunk
 from asof.sources.columns import ColumnMapping, Reader
 from asof.stores.store import vectors_table
@@ -135,8 +136,8 @@ class SetSubject:
 
     @property
     def event_window(self) -> int:
-        """That of its longest window."""
-        return self.feature_set.event_window
+        """How far back the farthest of its points may be before the open of a bar; those of the market are counted from its close."""
+        return max((reach.length for reach in self.feature_set.reaches.values()), default=0)
 
     @property
     def across(self) -> int:
@@ -152,7 +153,8 @@ class SetSubject:
         """Every compared column of its vectors."""
         found, seen = sort_bars(world.bars), sort_events(world.events)
         above = {text: sort_bars(table) for text, table in world.higher.items()}
-        panel = panel_of(self._plan, world.timeframe, found, seen, self.calendars, world.actions, above, world.memberships)
+        given = (world.actions, world.market, above, world.memberships)
+        panel = panel_of(self._plan, world.timeframe, found, seen, self.calendars, *given)
         made = (datetime.now(UTC), "leakcheck", threads, self.calendars, rows)
         vectors = vectors_of(self._plan, panel, world.timeframe, found, *made)
         names = vectors_table(self.feature_set).compared
@@ -181,7 +183,8 @@ class FunctionSubject:
     def answer(self, world: World, grid: Grid) -> Answer:
         """What the function makes of the world. Raises `DefinitionError` where it fails, `DataError` where it gives no such table."""
         given = FRAMES[self.frame]
-        named = {"events": given(Frame(world.events))} if "events" in inspect.signature(self.function).parameters else {}
+        asked = inspect.signature(self.function).parameters
+        named = {name: given(Frame(table)) for name, table in {"events": world.events, **world.market}.items() if name in asked}
         try:
             made = self.function(given(Frame(world.bars)), **named)
         except Exception as error:  # the code of others may raise anything, and is named whatever it is
@@ -234,6 +237,8 @@ def set_around(operator: Operator) -> FeatureSet:
     """A feature set that applies an operator to prices and returns, or to the events of two windows."""
     params = _numbers(operator.params)
     ret = bars.close / bars.close.lag(1) - 1
+    if operator.shape in POINT_SHAPES:
+        return _set_of_points(operator)
     if operator.shape in EVENT_SHAPES:
         windows = {name: events.window(name) for name in ("2h", "3d")}
         inputs = {f"window_{n}": (w.sentiment, w.confidence, w.clock_skew) for n, w in windows.items()}
@@ -242,6 +247,15 @@ def set_around(operator: Operator) -> FeatureSet:
         inputs = {"on_prices": (bars.close, bars.open, bars.volume), "on_returns": (ret, mood, bars.volume)}
     made = {name: Expr(operator, given[: len(operator.inputs)], params, "", BARS) for name, given in inputs.items()}
     return FeatureSet("operator", made)
+
+
+def _set_of_points(operator: Operator) -> FeatureSet:
+    """A feature set that applies an operator over points to the events of two windows."""
+    windows = {name: events.window(name) for name in ("2h", "3d")}
+    given = {n: (w.sentiment, w.present)[: len(operator.inputs)] for n, w in windows.items()}
+    spans = ("1d",) * len(operator.params)
+    made = {name: apply(operator.name, *inputs, *spans) for name, inputs in given.items()}
+    return FeatureSet("operator", {f"window_{name}": where(x.is_missing(), 0, x).sum() for name, x in made.items()})
 
 
 def _numbers(params: tuple[Param, ...]) -> tuple[int | float, ...]:

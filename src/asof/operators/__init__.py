@@ -1,7 +1,7 @@
 """The primitive operators: a file per family, each with its kernels and its entries; this is the one table of them all."""
 
-from asof.operators import across, arithmetic, logic, moments, ordered, present, rolling, staged, trend, windows
-from asof.operators.operator import BAR_SHAPES, EVENT_SHAPES, SECTION_SHAPES, STAGED_SHAPES, Operator, Param, Scaling, Shape
+from asof.operators import across, arithmetic, logic, moments, ordered, points, present, rolling, staged, trend, windows
+from asof.operators.operator import BAR_SHAPES, EVENT_SHAPES, POINT_SHAPES, SECTION_SHAPES, STAGED_SHAPES, Operator, Param, Scaling, Shape
 
 FAMILIES = {
     "arithmetic": arithmetic,
@@ -12,6 +12,7 @@ FAMILIES = {
     "trend": trend,
     "present": present,
     "windows": windows,
+    "points": points,
     "staged": staged,
     "across": across,
 }
@@ -25,6 +26,7 @@ __all__ = [
     "EVENT_SHAPES",
     "FAMILIES",
     "OPERATORS",
+    "POINT_SHAPES",
     "SECTION_SHAPES",
     "STAGED_SHAPES",
     "Operator",

@@ -29,6 +29,13 @@ def where(condition, a, b):
     return condition if not math.isfinite(condition) else (a if condition != 0.0 else b)
 
 
+def when(x, condition):
+    """x where the condition is true; missing where it is false or missing."""
+    if math.isinf(condition):
+        return condition
+    return x if condition == condition and condition != 0.0 else math.nan
+
+
 def is_missing(x):
     """1 where x is missing, else 0; never missing."""
     return 1.0 if x != x else 0.0
@@ -39,5 +46,6 @@ OPERATORS = (
     Operator("or", Shape.LOGIC, either, ("a", "b"), symbol="|", scaling=Scaling.SIGN),
     Operator("not", Shape.LOGIC, invert, symbol="~", scaling=Scaling.SIGN),
     Operator("where", Shape.LOGIC, where, ("condition", "a", "b"), scaling=Scaling.CHOICE),
+    Operator("when", Shape.LOGIC, when, ("x", "condition"), scaling=Scaling.WEIGHTED),
     Operator("is_missing", Shape.LOGIC, is_missing, scaling=Scaling.PRESENCE),
 )

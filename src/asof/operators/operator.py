@@ -20,6 +20,9 @@ MOMENT   `kernel(n, *sums) -> float`          how many events a window has, and 
                                               fewer than `minimum`, or one of them is missing
 WINDOW   `kernel(x, ..., *sums, *params)`     the events of a window themselves; missing as for MOMENT
          `-> float`
+POINT    `kernel(out, x, time, *params)`      the points of one instrument, and when they became known; nothing else
+AT       `kernel(out, time, x, seen, within)` the points of one instrument, other points with when those became known,
+                                              and how long they may be seen; nothing else
 STAGED   `kernel(...)`                        none: `asof.engine.stages` runs it before the plan, over whole panels; what
                                               it is given, its own docstring says
 ACROSS   `kernel(out, x, ..., *params)`       the values of a section of instruments at one moment; none for a member that
@@ -37,6 +40,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from asof.errors import DefinitionError
+from asof.timeframes import duration
 
 
 class Shape(Enum):
@@ -51,6 +55,8 @@ class Shape(Enum):
     SUM = "sum"
     MOMENT = "moment"
     WINDOW = "window"
+    POINT = "point"
+    AT = "at"
     STAGED = "staged"
     ACROSS = "across"
     RANKED = "ranked"
@@ -58,6 +64,7 @@ class Shape(Enum):
 
 
 EVENT_SHAPES = (Shape.COUNT, Shape.SUM, Shape.MOMENT, Shape.WINDOW)
+POINT_SHAPES = (Shape.POINT, Shape.AT)
 SECTION_SHAPES = (Shape.ACROSS, Shape.RANKED, Shape.SECTION)
 STAGED_SHAPES = (Shape.STAGED, *SECTION_SHAPES)
 BAR_SHAPES = (Shape.SERIES, Shape.RAW, Shape.PRESENT)
@@ -88,7 +95,10 @@ class Scaling(Enum):
 
 @dataclass(frozen=True)
 class Param:
-    """A number that an operator takes beside its inputs. One without a default must be given; a `named` one is given by its name."""
+    """A number that an operator takes beside its inputs. One without a default must be given; a `named` one is given by its name.
+
+    One that is a `span` of time is written as a duration, and is microseconds.
+    """
 
     name: str
     kind: type[int] | type[float] = int
@@ -96,9 +106,12 @@ class Param:
     maximum: float | None = None
     default: float | None = None
     named: bool = False
+    span: bool = False
 
     def check(self, value: object, operator: str) -> int | float:
         """`value` as this parameter's kind, or a `DefinitionError` that says what is allowed."""
+        if self.span:
+            return duration(value if isinstance(value, str) else f"{value!r}")
         allowed = (int,) if self.kind is int else (int, float)
         if isinstance(value, bool) or not isinstance(value, allowed):
             noun = "a whole number" if self.kind is int else "a number"
@@ -121,6 +134,10 @@ LONGEST = 1_000_000
 def window(minimum: int = 1) -> Param:
     """The length of a rolling window in bars, the current one included."""
     return Param("n", minimum=minimum, maximum=LONGEST)
+
+
+WITHIN = Param("within", span=True)
+"""How far back an operator over points may look, as a duration such as `"10s"`."""
 
 
 def min_count(minimum: int = 1) -> Param:
@@ -161,9 +178,11 @@ class Operator:
 
     @property
     def kind(self) -> str:
-        """What tells operators of one name apart, beside how many inputs they take: `events`, `present`, `across` or nothing."""
+        """What tells operators of one name apart beside their number of inputs: `events`, `points`, `present`, `across` or nothing."""
         if self.shape in SECTION_SHAPES:
             return "across"
+        if self.shape in POINT_SHAPES:
+            return "points"
         return "events" if self.shape in EVENT_SHAPES else "present" if self.shape is Shape.PRESENT else ""
 
     @property

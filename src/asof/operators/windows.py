@@ -6,7 +6,7 @@ Sums here are exact and rounded once, as `math.fsum` is (Shewchuk 1997): no orde
 
 import math
 
-from asof.operators.operator import DDOF, Operator, Shape
+from asof.operators.operator import DDOF, Operator, Param, Shape
 
 
 def total(x):
@@ -115,6 +115,37 @@ def last(x):
     return x[len(x) - 1]
 
 
+def first(x):
+    """The oldest event's value; missing when there is no event."""
+    return x[0]
+
+
+def buckets(x, weight, n):
+    """How one-sided `n` buckets of equal weight are, into which the window is cut: the mean of |sum(x * weight)| / sum(weight) over them.
+
+    An event at the edge of two buckets lies in both, with what of its weight belongs to each. An error where all weights are 0.
+    """
+    total = 0.0
+    for i in range(len(x)):
+        total += weight[i]
+    size = total / n
+    if size <= 0.0:
+        return math.inf
+    found = held = inside = 0.0
+    filled = 0
+    for i in range(len(x)):
+        rest = weight[i]
+        while filled < n - 1 and inside + rest >= size:
+            part = size - inside
+            found += abs(held + x[i] * part)
+            rest -= part
+            held = inside = 0.0
+            filled += 1
+        held += x[i] * rest
+        inside += rest
+    return (found + abs(held)) / total
+
+
 _WEIGHTED = ("x", "weight")
 _SUM = (("x",),)
 _WEIGHTED_SUMS = (_WEIGHTED, ("weight",), ("x",))
@@ -130,5 +161,7 @@ OPERATORS = (
     Operator("std", Shape.WINDOW, weighted_std, _WEIGHTED, sums=_WEIGHTED_SUMS, minimum=2),
     Operator("min", Shape.WINDOW, smallest, minimum=1),
     Operator("max", Shape.WINDOW, largest, minimum=1),
+    Operator("first", Shape.WINDOW, first, minimum=1),
     Operator("last", Shape.WINDOW, last, minimum=1),
+    Operator("buckets", Shape.WINDOW, buckets, _WEIGHTED, params=(Param("n", minimum=1, maximum=100_000, named=True),), minimum=1),
 )
