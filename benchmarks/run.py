@@ -25,6 +25,7 @@ import alpha158
 import backfill
 import book
 import cold
+import cross
 import cycle
 import events
 import factors
@@ -42,6 +43,7 @@ import asof
 BENCHMARKS: dict[str, Callable[[Settings], Result]] = {
     "fs_v1": fs_v1.run,
     "alpha158": alpha158.run,
+    "cross": cross.run,
     "book": book.run,
     "factors": factors.run,
     "join": join.run,

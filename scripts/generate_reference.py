@@ -26,7 +26,7 @@ from asof.cli.app import app
 from asof.config import Settings
 from asof.features.expression import Expr, bars
 from asof.features.library import SHIPPED, technical
-from asof.operators import BAR_SHAPES, EVENT_SHAPES, FAMILIES, POINT_SHAPES, Operator, Param, Scaling, Shape
+from asof.operators import BAR_SHAPES, EVENT_SHAPES, FAMILIES, POINT_SHAPES, SECTION_SHAPES, Operator, Param, Scaling, Shape
 from asof.telemetry.metrics import SECONDS, Metrics
 from asof.timeframes import duration_text
 
@@ -86,6 +86,11 @@ ABOUT = {
     ),
     "points": "What a point has to do with those before it, and with those of other streams. The result has a value for each point.",
     "staged": "What looks beyond one instrument's bars of one timeframe, and is computed before everything that uses it.",
+    "across": (
+        "What the members of a universe have at one moment, each beside the others: `across(universe, by=grouping)`, see "
+        "[across instruments](../across.md). Instruments that are no members have no value, and a member without one takes no part. The "
+        "result is an expression over bars, and each section is as late as the last of its bars."
+    ),
 }
 """A sentence for each family."""
 
@@ -187,6 +192,10 @@ SCALINGS = {
 
 
 def missing_when(operator: Operator) -> str:
+    return missing_across(operator) if operator.shape in SECTION_SHAPES else missing_alone(operator)
+
+
+def missing_alone(operator: Operator) -> str:
     match operator.shape:
         case Shape.ROW:
             return "an input is missing"
@@ -202,6 +211,13 @@ def missing_when(operator: Operator) -> str:
             ]
         case _:
             return MISSING[operator.name]
+
+
+def missing_across(operator: Operator) -> str:
+    few = {0: "never, for a member", 1: "no member has a value", 2: "fewer than 2 members have a value"}[operator.minimum]
+    if operator.shape is Shape.SECTION:
+        return few
+    return "the member has no value" if operator.minimum == 1 else f"the member has no value, or {few}"
 
 
 def earlier_bars(operator: Operator) -> str:

@@ -22,6 +22,7 @@ from tests.oracles import (  # noqa: E402  # needs the path
     OPERATORS,
     Oracle,
     Table,
+    across_differences,
     alpha158_differences,
     golden_differences,
     series,
@@ -76,11 +77,13 @@ def main() -> None:
             line(name, "plain Python", difference, FINITE, values) for name, difference, values in real_differences(folder, Path(work))
         ]
     packages = ", ".join(f"{name} {version(name)}" for name in ("TA-Lib", "pandas", "numpy"))
+    across = [line(name, "pandas", *found) for name, *found in across_differences(folder)]
     sections = [
         NOTICE,
         INTRO,
         f"Oracles: {packages}, and the published goldens of Stock.Indicators.",
         "## Operators\n\n" + "\n".join([HEAD, *lines(OPERATORS, tables)]),
+        "## Across instruments, 44 stocks over years and 320 over months\n\n" + "\n".join([HEAD, *across]),
         "## Indicators\n\n" + "\n".join([HEAD, *lines(INDICATORS, tables)]),
         "## Goldens of Stock.Indicators, 502 daily bars\n\n" + "\n".join([HEAD, *goldens]),
         "## Factors of alpha158, over all their lengths\n\n" + "\n".join([HEAD, *factors]),

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from asof.features.expression import Expr, apply, bars, events, where
-from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, POINT_SHAPES, Operator, Param, Shape
+from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, POINT_SHAPES, STAGED_SHAPES, Operator, Param, Shape
 from asof.operators.operator import of_chosen
 from asof.timeframes import UNITS, duration_text
 
@@ -219,7 +219,7 @@ def cumulative(x: Sequence[Answer], within: Sequence[Answer], n: int) -> Answer:
     return ERROR if now == ERROR or ERROR in map(abs, x[-run:]) else left_to_right(x[-run:])  # type: ignore[arg-type]  # none is None
 
 
-RUN = tuple(o for o in OPERATORS if o.shape is not Shape.STAGED)
+RUN = tuple(o for o in OPERATORS if o.shape not in STAGED_SHAPES)
 """The operators that the machine runs; the staged ones have tests of their own."""
 
 CASES: dict[str, Case] = {

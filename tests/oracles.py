@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 import talib
 from numpy.typing import NDArray
+from pandas.api.typing import SeriesGroupBy
 
+from asof import FeatureSet, across, compute
 from asof.engine.trial import tried
 from asof.features.expression import Expr, bars
 from asof.features.library import SHIPPED
@@ -407,6 +409,104 @@ def golden_differences(folder: Path) -> Iterator[tuple[str, str, float, float, i
         ours = np.array([np.nan if v is None else v for v in tried(expression, **table)])
         both = np.isfinite(ours) & np.isfinite(theirs)
         yield indicator, field, float(np.abs(ours - theirs)[both].max() / np.abs(theirs[both]).max()), bound, int(both.sum())
+
+
+WEEK = bars.close / bars.close.lag(5) - 1
+EVERYBODY, SECTOR = across(), across(by="sector")
+
+
+def of_days(function: Callable[[SeriesGroupBy], pd.Series], *, sector: bool = False) -> Callable[[pd.DataFrame], pd.Series]:
+    """A function of the values `x` of each day, or of each day and sector."""
+    return lambda f: function(f.groupby(["ts", "sector"] if sector else "ts").x)
+
+
+def held_between(f: pd.DataFrame) -> pd.Series:
+    day = f.groupby("ts").x
+    return f.x.clip(f.ts.map(day.quantile(0.05)), f.ts.map(day.quantile(0.95)))
+
+
+def fifths(f: pd.DataFrame) -> pd.Series:
+    """Which fifth of a day's values each is in, by how many are smaller."""
+    day = f.groupby("ts").x
+    smaller, there = day.rank(method="min") - 1, day.transform("count")
+    return 1 + (smaller * 5) // there
+
+
+def residuals(f: pd.DataFrame) -> pd.Series:
+    """What least squares of `x` over the logarithm of the volume leave of each day."""
+    log = np.log(f.volume.where(f.volume > 0))
+    both = f.x.notna() & log.notna()
+    x, y = (v.where(both) - v.where(both).groupby(f.ts).transform("mean") for v in (f.x, log))
+    slope = (x * y).groupby(f.ts).transform("sum") / (y * y).groupby(f.ts).transform("sum")
+    return x - slope * y
+
+
+@dataclass(frozen=True)
+class AcrossOracle:
+    """An expression across instruments, what pandas makes of a frame with `ts`, `sector`, `volume` and `x`, and how far they may be apart.
+
+    Differences are parts of 1, for returns are small beside it.
+    """
+
+    expression: Expr
+    function: Callable[[pd.DataFrame], pd.Series]
+    bound: float = FINITE
+
+
+ACROSS: dict[str, AcrossOracle] = {
+    "rank": AcrossOracle(EVERYBODY.rank(WEEK), of_days(lambda x: x.rank(pct=True)), EXACT),
+    "rank, by": AcrossOracle(SECTOR.rank(WEEK), of_days(lambda x: x.rank(pct=True), sector=True), EXACT),
+    "quantile": AcrossOracle(EVERYBODY.quantile(WEEK, 5), fifths, EXACT),
+    "winsorize": AcrossOracle(EVERYBODY.winsorize(WEEK, 0.05, 0.95), held_between),
+    "demean": AcrossOracle(EVERYBODY.demean(WEEK), lambda f: f.x - f.groupby("ts").x.transform("mean")),
+    "demean, by": AcrossOracle(SECTOR.demean(WEEK), lambda f: f.x - f.groupby(["ts", "sector"]).x.transform("mean")),
+    "zscore": AcrossOracle(EVERYBODY.zscore(WEEK), of_days(lambda x: (x.obj - x.transform("mean")) / x.transform("std"))),
+    "scale": AcrossOracle(EVERYBODY.scale(WEEK), lambda f: f.x / f.x.abs().groupby(f.ts).transform("sum")),
+    "neutralise": AcrossOracle(EVERYBODY.neutralise(WEEK, bars.volume.log()), residuals),
+    "count": AcrossOracle(EVERYBODY.count(WEEK), of_days(lambda x: x.transform("count")), EXACT),
+    "mean": AcrossOracle(EVERYBODY.mean(WEEK), of_days(lambda x: x.transform("mean"))),
+    "std": AcrossOracle(EVERYBODY.std(WEEK), of_days(lambda x: x.transform("std"))),
+}
+"""The operators across instruments, of the returns of five days."""
+
+
+def markets(folder: Path) -> Iterator[pd.DataFrame]:
+    """Closes and volumes of real stocks by instrument and day: 44 over years, and 320 as they were first published."""
+    stocks = pd.read_parquet(folder / "daily" / "stocknet_prices.parquet")
+    yield market_of(stocks.rename(columns={"ticker": "instrument_id", "ts_open_utc": "ts"}))
+    published = pd.read_parquet(folder / "pit" / "pystock_prices_asof.parquet")
+    published = published.assign(instrument_id=published.ticker, ts=pd.to_datetime(published.trade_date, utc=True))
+    yield market_of(published.sort_values("published_at_utc", kind="stable").drop_duplicates(["instrument_id", "ts"]))
+
+
+def market_of(frame: pd.DataFrame) -> pd.DataFrame:
+    frame = frame[["instrument_id", "ts", "close", "volume"]].sort_values(["instrument_id", "ts"], ignore_index=True)
+    frame["close"] = frame.close.where(frame.close > 0)
+    frame["x"] = frame.close / frame.groupby("instrument_id").close.shift(5) - 1
+    frame["sector"] = np.array(["even", "odd"])[frame.instrument_id.str.len() % 2]
+    return frame
+
+
+def across_differences(folder: Path) -> Iterator[tuple[str, float, float, int]]:
+    """Of each operator across instruments: its largest difference, how large it may be, and of how many values."""
+    chosen = FeatureSet("across_v1", {f"x{k}": oracle.expression for k, oracle in enumerate(ACROSS.values())})
+    apart = dict.fromkeys(ACROSS, (0.0, 0))
+    for market in markets(folder):
+        names = market.drop_duplicates("instrument_id")
+        members = {"instrument_id": names.instrument_id, "scheme": "sector", "ts": pd.Timestamp("2000-01-01", tz="UTC")}
+        made = compute(chosen, market, memberships=pd.DataFrame(members | {"value": names.sector}), timeframe="1d").to_pandas()
+        for k, (name, oracle) in enumerate(ACROSS.items()):
+            ours, theirs = made[f"x{k}"].to_numpy(np.float64), oracle.function(market).to_numpy(np.float64)
+            both = np.isfinite(ours) & np.isfinite(theirs)
+            assert name.startswith(FOR_ALL) or (np.isfinite(ours) == np.isfinite(theirs)).all(), f"{name}: not missing where pandas is"
+            most, values = apart[name]
+            apart[name] = max(most, float(np.abs(ours - theirs)[both].max())), values + int(both.sum())
+    for name, (most, values) in apart.items():
+        yield name, most, ACROSS[name].bound, values
+
+
+FOR_ALL = ("count", "mean", "std")
+"""The operators that answer the same for every member, also for those without a value."""
 
 
 def alpha158_of_pandas(t: Table) -> pd.DataFrame:

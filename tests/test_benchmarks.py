@@ -16,6 +16,7 @@ RUN = Path(__file__).parents[1] / "benchmarks" / "run.py"
 NAMES = (
     "fs_v1",
     "alpha158",
+    "cross",
     "book",
     "factors",
     "join",

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from asof.errors import AsofError
+from asof.features.across import across
 from asof.features.expression import Expr, bars, events, where
 from asof.features.feature_set import FeatureSet
 from asof.features.library.fs_v1 import fs_v1
@@ -51,6 +52,7 @@ __all__ = [
     "Frame",
     "Param",
     "__version__",
+    "across",
     "aligned",
     "bars",
     "books",

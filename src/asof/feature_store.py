@@ -29,7 +29,7 @@ from asof.jobs.causes import Cause
 from asof.jobs.dataset import Dataset, Proof
 from asof.jobs.explain import Explained
 from asof.jobs.following import Follower
-from asof.jobs.ingest import Ingestion, IngestReport, actions_into, books_into
+from asof.jobs.ingest import Ingestion, IngestReport, actions_into, books_into, memberships_into
 from asof.jobs.level2 import DEPTH
 from asof.jobs.live import UNPUBLISHED, Published
 from asof.jobs.panels import sort_bars
@@ -103,6 +103,20 @@ class FeatureStore:
         """Splits and dividends of Parquet, CSV, JSON lines or Arrow files, or of Lean's factor files; see `asof ingest actions`."""
         mapping = ColumnMapping(columns or {}, timezone, unit)
         return actions_into(self.store, datetime.now(UTC), mapping, file_format, strict=strict).run(map(Path, paths))
+
+    def ingest_memberships(
+        self,
+        *paths: str | Path,
+        scheme: str | None = None,
+        columns: dict[str, str] | None = None,
+        timezone: str | None = None,
+        unit: str | None = None,
+        strict: bool = False,
+        file_format: str = "table",
+    ) -> IngestReport:
+        """Memberships of Parquet, CSV, JSON lines or Arrow files, row by row or as spells; see `asof ingest memberships`."""
+        mapping = ColumnMapping(columns or {}, timezone, unit)
+        return memberships_into(self.store, datetime.now(UTC), mapping, scheme, file_format, strict=strict).run(map(Path, paths))
 
     def ingest_events(
         self,

@@ -1,4 +1,4 @@
-"""Bars, events, actions, points and vectors as Arrow tables: their schemas, the checks at the border, and the frame of reads.
+"""Bars, events, actions, memberships, points and vectors as Arrow tables: their schemas, the border's checks, and the frame of reads.
 
 The checks of points (trades, quotes and books) are in `asof.points`.
 """
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from asof.errors import MissingExtra
+from asof.features.across import SCHEME
 
 if TYPE_CHECKING:
     import pandas
@@ -63,6 +64,13 @@ EVENT_DETAILS = ("category", "source", "source_name", "text_hash", "is_repost")
 ACTIONS = pa.schema([("instrument_id", pa.string()), ("ts", UTC), ("split", pa.float64()), ("dividend_factor", pa.float64())])
 """A corporate action. `ts` is the first moment of its ex-date, `split` how many new shares there are for an old one, `dividend_factor` what
 is left of the close before it, 1 - dividend / close. Each is 1 where there is no such thing."""
+
+MEMBERSHIPS = pa.schema(
+    [("scheme", pa.string()), ("instrument_id", pa.string()), ("ts", UTC), ("value", pa.string()), ("available_at", UTC)]
+)
+"""From `ts` on an instrument has this value in a scheme, until a later row says otherwise; null is none: it has left. A scheme is a
+universe, of which it counts only that there is a value, or a grouping such as `sector`. `available_at` is null where a row is known at its
+`ts`."""
 
 TRADES = pa.schema(
     [
@@ -375,6 +383,21 @@ def check_actions(table: pa.Table) -> Checked:
         table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), pa.array(filled))
     checks.refuse(absent, "no_factor", "neither split nor dividend_factor is there")
     return checks.finish(table)
+
+
+def check_memberships(table: pa.Table) -> Checked:
+    """Memberships in the canonical schema: which rows can be used. An empty value is none."""
+    checks = Checks(len(table))
+    checks.refuse(blank(table["instrument_id"]), "empty_instrument", "instrument_id is empty")
+    named = pc.fill_null(pc.match_substring_regex(table["scheme"], f"^{SCHEME}$"), False)
+    detail = "scheme={!r} must be a letter, then up to 62 letters, digits or underscores"
+    checks.refuse(~np.asarray(named), "scheme_name", detail, table["scheme"])
+    check_times(checks, table, "ts")
+    check_times(checks, table, "available_at", required=False)
+    value = pc.utf8_trim_whitespace(table["value"])
+    value = pc.if_else(pc.equal(value, ""), pa.scalar(None, pa.string()), value)
+    place = table.schema.get_field_index("value")
+    return checks.finish(table.set_column(place, table.schema.field(place), value))
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 run()
             assert end.value.code == 0
     (folder / "splits.csv").write_text("instrument_id,ts,split\nALFA,2024-06-10T04:00:00Z,2\n")
+    (folder / "index.csv").write_text("instrument_id,ts\nALFA,2024-06-10T04:00:00Z\n")
     (folder / "trades.csv").write_text("instrument_id,ts,seq,price,size\nALFA,2024-06-10T14:30:01Z,1,40.5,3\n")
     (folder / "quotes.csv").write_text("instrument_id,ts,seq,bid,bid_size,ask,ask_size\nALFA,2024-06-10T14:30:01Z,1,40.4,3,40.6,2\n")
     (folder / "level2.csv").write_text("instrument_id,ts,kind,update_id,side,price,size\nALFA,2024-06-10T14:30:01Z,snapshot,1,b,40.4,3\n")

@@ -20,11 +20,14 @@ from asof import __version__
 from asof.cli.app import COMMANDS, GROUPS
 from asof.cli.init import NEXT
 from asof.definitions import from_file
+from asof.features.library import SHIPPED
 from asof.jobs.manifest import Manifest
 from asof.sources.sample import INSTRUMENTS
 from asof.stores.duckdb import DuckDBStore
 from tests.cli.conftest import Command
 
+SETS = ", ".join(sorted([*SHIPPED, "my_v1"]))
+"""The feature sets of a new project."""
 LINES = {
     "init": "init there",
     "migrate": "migrate",
@@ -33,6 +36,7 @@ LINES = {
     "ingest bars": "ingest bars data/bars.parquet",
     "ingest events": "ingest events data/events.jsonl",
     "ingest actions": "ingest actions splits.csv",
+    "ingest memberships": "ingest memberships index.csv --scheme index",
     "ingest trades": "ingest trades trades.csv",
     "ingest quotes": "ingest quotes quotes.csv",
     "ingest books": "ingest books level2.csv --format level2",
@@ -64,6 +68,7 @@ ANSWERS = {
     "ingest bars": {"accepted", "unchanged", "corrected", "refused", "missing_prices", "reasons"},
     "ingest events": {"accepted", "unchanged", "corrected", "refused", "missing_prices", "reasons"},
     "ingest actions": {"accepted", "unchanged", "corrected", "refused", "missing_prices", "reasons"},
+    "ingest memberships": {"accepted", "unchanged", "corrected", "refused", "missing_prices", "reasons"},
     "ingest trades": {"accepted", "unchanged", "corrected", "refused", "missing_prices", "reasons"},
     "ingest quotes": {"accepted", "unchanged", "corrected", "refused", "missing_prices", "reasons"},
     "ingest books": {"accepted", "unchanged", "corrected", "refused", "missing_prices", "reasons"},
@@ -136,7 +141,7 @@ def test_an_error_with_json_is_an_object_too(asof: Command, project: Path) -> No
     done = asof("get", "my_v2", "-t", "1d", "--json")
     assert done.code == 6
     assert done.json == {
-        "error": "no feature set 'my_v2'; there are alpha158, alpha360, book_v1, fs_v1, fs_v2, my_v1, ta_v1; did you mean 'my_v1'?",
+        "error": f"no feature set 'my_v2'; there are {SETS}; did you mean 'my_v1'?",
         "kind": "NotFound",
     }
 
@@ -192,13 +197,13 @@ def test_a_mistyped_command_line_ends_with_2_and_the_nearest_name(asof: Command,
         (
             "backfill my_v2 -t 1d",
             6,
-            "no feature set 'my_v2'; there are alpha158, alpha360, book_v1, fs_v1, fs_v2, my_v1, ta_v1; did you mean 'my_v1'?",
+            f"no feature set 'my_v2'; there are {SETS}; did you mean 'my_v1'?",
         ),
         ("get fs_v1 -t 1d", 6, "fs_v1 has no vectors in duckdb:///asof.duckdb: run asof backfill fs_v1 first"),
         (
             "apply my_v2",
             6,
-            "no feature set 'my_v2' is defined; there are alpha158, alpha360, book_v1, fs_v1, fs_v2, my_v1, ta_v1; did you mean 'my_v1'?",
+            f"no feature set 'my_v2' is defined; there are {SETS}; did you mean 'my_v1'?",
         ),
         ("join my_v1 data/entities.csv -t 1d -o x.csv --feature ret_2", 6, "my_v1 has no feature 'ret_2'; did you mean 'ret_1'?"),
         ("join my_v1 data/entitis.csv -t 1d -o x.csv", 4, "data/entitis.csv does not exist; did you mean 'entities.csv'?"),
@@ -208,7 +213,7 @@ def test_a_mistyped_command_line_ends_with_2_and_the_nearest_name(asof: Command,
         (
             "leakcheck book_v2",
             6,
-            "no feature set 'book_v2'; there are alpha158, alpha360, book_v1, fs_v1, fs_v2, my_v1, ta_v1; did you mean",
+            f"no feature set 'book_v2'; there are {SETS}; did you mean",
         ),
         ("leakcheck features.py:my_v2", 6, "features.py has no 'my_v2'; did you mean 'my_v1'?"),
         ("leakcheck features.py:news", 3, "features.py:news is EventWindow, no feature set, operator or function"),

@@ -129,7 +129,7 @@ def over(stream: str) -> FeatureSet:
                     seen = called(operator, (one, root.window("5s").present), params)
                     made[label] = where(seen.is_missing(), 0, seen).sum()
                     made[f"{label}_last"] = seen.last()
-    made["across"] = where(one.at(trades.window("10s")).is_missing(), -1, one.at(trades.window("10s"))).sum()
+    made["seen"] = where(one.at(trades.window("10s")).is_missing(), -1, one.at(trades.window("10s"))).sum()
     made["back"] = made["short_count_1_0"].sum(3) + made["long_sum_1_0"].lag(2)
     return FeatureSet("laws_v1", made, {"SOME": made["short_count_1_0"] > 0})
 

@@ -96,5 +96,6 @@ SESSIONS = FeatureSet(
     "sessions",
     {"vwap": technical.vwap_session(40), "since_open": technical.bars_since_open(15), "hidden": bars.close.cumulative(n=300).lag(2)},
 )
-SUBJECTS = {operator.key: _set_of(operator) for operator in RUN} | {"sessions": SESSIONS} | dict(SHIPPED)
-"""What the laws are held against: a feature set around each operator, and every shipped one."""
+ALONE = {name: shipped for name, shipped in SHIPPED.items() if not shipped.crosses}
+SUBJECTS = {operator.key: _set_of(operator) for operator in RUN} | {"sessions": SESSIONS} | ALONE
+"""What the laws are held against: a feature set around each operator, and every shipped one that looks at one instrument alone."""

@@ -1,4 +1,4 @@
-"""Bars, events, actions, points and vectors for the tests of the stores, made from few words."""
+"""Bars, events, actions, memberships, points and vectors for the tests of the stores, made from few words."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 
 from asof import FeatureSet, bars
-from asof.records import ACTIONS, BARS, BOOKS, EVENTS, QUOTES, TRADES, vector_schema
+from asof.records import ACTIONS, BARS, BOOKS, EVENTS, MEMBERSHIPS, QUOTES, TRADES, vector_schema
 from asof.stores.store import (
     ACTIONS_TABLE,
     BARS_TABLE,
     EVENTS_TABLE,
+    MEMBERSHIPS_TABLE,
     QUOTES_TABLE,
     TRADES_TABLE,
     Selection,
@@ -67,6 +68,16 @@ def action(n: float, split: float = 2.0, instrument: str = "A", dividend_factor:
 def actions_of(*rows: dict[str, object]) -> pa.Table:
     """Actions as the store takes them."""
     return pa.Table.from_pylist(list(rows), schema=ACTIONS)
+
+
+def membership(n: float, value: str | None = "in", instrument: str = "A", scheme: str = "index", **rest: object) -> dict[str, object]:
+    """What an instrument is in a scheme from minute `n` on."""
+    return {"scheme": scheme, "instrument_id": instrument, "ts": minute(n), "value": value, "available_at": None} | rest
+
+
+def memberships_of(*rows: dict[str, object]) -> pa.Table:
+    """Memberships as the store takes them."""
+    return pa.Table.from_pylist(list(rows), schema=MEMBERSHIPS)
 
 
 def trade(n: float, price: float | None = 1.0, instrument: str = "A", seq: int = 0, **rest: object) -> dict[str, object]:
@@ -136,6 +147,7 @@ KINDS = {
     "bars": (BARS_TABLE, bars_of, bar, "close"),
     "events": (EVENTS_TABLE, events_of, lambda n, score: event(f"e{n:03d}", n, score), "score"),
     "actions": (ACTIONS_TABLE, actions_of, action, "split"),
+    "memberships": (MEMBERSHIPS_TABLE, memberships_of, lambda n, value: membership(n, f"{value}"), "value"),
     "trades": (TRADES_TABLE, trades_of, trade, "price"),
     "quotes": (QUOTES_TABLE, quotes_of, quote, "bid"),
     "vectors": (VECTORS_TABLE, vectors_of, vector, "ret_1"),

@@ -8,13 +8,14 @@ from typing import NamedTuple
 
 import pytest
 
-from asof import FeatureSet, bars, events
+from asof import FeatureSet, across, bars, events
 from asof.config import Settings
 from asof.feature_store import FeatureStore
 from asof.jobs.causes import Cause
+from asof.jobs.explain import Section
 from asof.stores.duckdb import DuckDBStore
-from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, Store
-from tests.stores.rows import NOON, action, actions_of, bar, bars_of, event, events_of, minute
+from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, MEMBERSHIPS_TABLE, Store
+from tests.stores.rows import NOON, action, actions_of, bar, bars_of, event, events_of, membership, memberships_of, minute
 from tests.stores.test_dataset import change
 
 SET = FeatureSet(
@@ -117,6 +118,29 @@ def test_a_bar_that_was_changed_behind_the_stores_back_is_told_where_triggers_se
     assert changed(found) == expected
     assert found.explained is not None
     assert found.explained.bars["close"].to_pylist()[-1] == 7.0
+
+
+def test_across_instruments_changes_of_other_members_and_of_memberships_are_told(store: Store) -> None:
+    index = across("index")
+    crossed = FeatureSet("crossed", {"place": index.rank(bars.close - bars.close.lag(1)), "near": bars.close.mean(2)})
+    store.upsert(BARS_TABLE, bars_of(*(bar(n, float((n * k) % 5 + 1), name) for n in range(8) for k, name in enumerate("ABC", 1))), NOON)
+    store.upsert(
+        MEMBERSHIPS_TABLE, memberships_of(membership(0, "in", "A"), membership(0, "in", "B"), membership(0, "x", "A", "sector")), NOON
+    )
+    features = FeatureStore(store, Settings())
+    features.backfill(crossed, "1m")
+    now = datetime.now(UTC)
+    store.upsert(BARS_TABLE, bars_of(bar(5, 99.0, "B"), bar(5, 99.0, "C"), bar(3, 99.0, "B")), now)
+    store.upsert(MEMBERSHIPS_TABLE, memberships_of(membership(6, None, "B"), membership(2, "y", "A", "sector")), now)
+    wrong = {one.ts: features.cause(crossed, "1m", one) for one in features.verify(crossed, "1m", instruments=["A"]).examples}
+    assert all(found.accounted for found in wrong.values())
+    assert changed(wrong[minute(6)]) == [
+        Shown("bars", minute(5), {"close": 1.0}, {"close": 99.0}),
+        Shown("memberships", minute(6), None, {"value": None, "available_at": None}),
+    ]
+    explained = wrong[minute(6)].explained
+    assert explained is not None
+    assert explained.sections == (Section('across("index").rank(bars.close - bars.close.lag(1))', 1, 1, 1.0),)
 
 
 def test_back_and_forth_is_no_change(features: FeatureStore) -> None:

@@ -7,7 +7,7 @@ from datetime import datetime
 import pytest
 
 from asof.errors import NotFound, Overtaken, StoreError
-from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, FOLLOWING, Store
+from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, FOLLOWING, MEMBERSHIPS_TABLE, Store
 from tests.stores.rows import (
     MINI,
     NOON,
@@ -19,6 +19,8 @@ from tests.stores.rows import (
     event,
     events_of,
     later,
+    membership,
+    memberships_of,
     minute,
     rows_in,
     streamed,
@@ -166,3 +168,14 @@ def test_who_was_overtaken_leaves_no_rows(store: Store) -> None:
         store.move({"kafka/news/0": "6", "kafka/news/1": "6"}, since={"kafka/news/0": "5", "kafka/news/1": "4"})
     assert store.positions("kafka/") == {"kafka/news/0": "5", "kafka/news/1": "5"}
     assert rows_in(store, EVENTS_TABLE) == []
+
+
+def test_memberships_are_noted_by_their_scheme_and_the_time_from_which_they_hold(store: Store) -> None:
+    store.follow("me")
+    store.upsert(MEMBERSHIPS_TABLE, memberships_of(membership(1), membership(1, scheme="sector"), membership(2, instrument="B")), NOON)
+    noted = [("memberships/index", "A", None, minute(1)), ("memberships/index", "B", None, minute(2))]
+    assert changed(store) == [*noted, ("memberships/sector", "A", None, minute(1))]
+    store.upsert(MEMBERSHIPS_TABLE, memberships_of(membership(1), membership(2, None, "B")), later(1))
+    assert changed(store) == noted[1:]
+    store.withdraw(MEMBERSHIPS_TABLE, memberships_of(membership(1)).select(MEMBERSHIPS_TABLE.key), later(2))
+    assert changed(store) == noted[:1]

@@ -39,6 +39,7 @@ def facts(found: Explained) -> dict[str, object]:
     """A vector that was taken apart, for programs."""
     trees = {kind: {name: asdict(value) for name, value in getattr(found, kind).items()} for kind in ("features", "flags")}
     about = {"instrument": found.instrument, "ts": found.ts, "raised": list(found.raised), "stored": found.stored}
+    about |= {"sections": [asdict(section) for section in found.sections]} if found.sections else {}
     records = {"bars": found.bars, "events": found.events, "actions": found.actions, **found.market}
     tables = {name: table.to_pylist() for name, table in records.items()}
     return {**about, **trees, **tables, "higher": {text: table.to_pylist() for text, table in found.higher.items()}}
@@ -56,6 +57,9 @@ def show(feature_set: str, timeframe: str, found: Explained, feature: str = "") 
         if name in found.raised:
             _grow(root.add(f"[yellow]{name}[/]  [dim]{escape(found.flags[name].text)}[/]"), found.flags[name])
     out.print(root)
+    for section in found.sections:
+        place = "no place" if section.place is None else f"place {section.place:g}"
+        out.print(f"{escape(section.text)}: {place} among {section.values} values of {section.members} members")
     if found.stored is None:
         out.print("[yellow]no vector of this bar is stored[/]")
     for text, bars in {"": found.bars, **found.higher}.items():

@@ -13,17 +13,17 @@ from rich.table import Table
 from asof.cli.console import JsonOption, StoreOption, emit, err, out, progress
 from asof.errors import did_you_mean
 from asof.feature_store import connect
-from asof.jobs.ingest import KNOWN_FROM, Ingestion, IngestReport, actions_into, books_into
+from asof.jobs.ingest import KNOWN_FROM, Ingestion, IngestReport, actions_into, books_into, memberships_into
 from asof.jobs.level2 import COLUMNS, DEPTH
-from asof.records import ACTIONS, BARS, BOOKS, EVENT_DETAILS, QUOTES, TRADES
-from asof.sources import lean
+from asof.records import ACTIONS, BARS, BOOKS, EVENT_DETAILS, MEMBERSHIPS, QUOTES, TRADES
+from asof.sources import lean, spells
 from asof.sources.columns import ColumnMapping
 from asof.sources.files import rows_of
 from asof.sources.symbols import read_symbols
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Read bars, events, corporate actions, trades, quotes or order books from Parquet, CSV, JSON lines or Arrow files into the store.",
+    help="Read bars, events, actions, memberships, trades, quotes or books from Parquet, CSV, JSON lines or Arrow files into the store.",
 )
 
 Files = Annotated[list[Path], typer.Argument(help="The files.")]
@@ -97,6 +97,27 @@ def actions(
     mapping = ColumnMapping(_columns(column, known), timezone, unit)
     with connect(store) as opened:
         _run(actions_into(opened.store, datetime.now(UTC), mapping, file_format, strict=strict), files, as_json)
+
+
+@app.command("memberships")
+def memberships(
+    files: Files,
+    scheme: Annotated[str | None, typer.Option("--scheme", help="The universe or grouping, if no column says it.")] = None,
+    column: Columns = None,
+    file_format: Annotated[
+        str, typer.Option("--format", help="What the files are: table, or spells for rows with ts and until.")
+    ] = "table",
+    timezone: Timezone = None,
+    unit: Unit = None,
+    strict: Strict = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ingest memberships: instrument_id, ts (from then on), and scheme, value (none: it has left), available_at where there are such."""
+    known = (*MEMBERSHIPS.names, KNOWN_FROM) if file_format == "table" else spells.SPELL
+    mapping = ColumnMapping(_columns(column, known), timezone, unit)
+    with connect(store) as opened:
+        _run(memberships_into(opened.store, datetime.now(UTC), mapping, scheme, file_format, strict=strict), files, as_json)
 
 
 @app.command("trades")

@@ -24,13 +24,15 @@ from asof.jobs.leakcheck import (
     Finding,
     Leakcheck,
     bits,
+    higher_of,
     stored,
     stored_higher,
     stored_market,
+    stored_memberships,
 )
 from asof.jobs.leakcheck import leakcheck as check
 from asof.jobs.variations import CHECKS
-from asof.operators import OPERATORS, Operator, Shape
+from asof.operators import OPERATORS, STAGED_SHAPES, Operator
 
 
 def leakcheck(
@@ -63,10 +65,9 @@ def leakcheck(
     """
     if timeframe is None and instrument:
         raise typer.BadParameter("say which of the store's bars to take, such as --timeframe 1d", param_hint="--timeframe")
-    machine = (operator for operator in OPERATORS if operator.shape is not Shape.STAGED)
+    machine = (operator for operator in OPERATORS if operator.shape not in STAGED_SHAPES)
     chosen = [*_chosen(what or []), *(machine if operators else ())]
-    frames = sorted({text for one in chosen if isinstance(one, FeatureSet) for text in one.higher})
-    given, others, calendars = _given(timeframe, instrument, bars, seed, store, frames)
+    given, others, calendars = _given(timeframe, instrument, bars, seed, store, higher_of(chosen))
     with progress("leakcheck", as_json) as step:
         found = check(
             chosen,
@@ -116,13 +117,14 @@ def _checkable(found: object, text: str) -> Checkable:
 def _given(
     timeframe: str | None, instruments: list[str] | None, bars: int, seed: int, store: str | None, frames: list[str]
 ) -> tuple[tuple[pa.Table, ...], dict[str, Any], dict[str, str]]:
-    """Bars, events and actions of the store, its market and higher bars by name, and this project's calendars; nothing for made-up ones."""
+    """Bars, events and actions of the store, what else it has by name, and this project's calendars; nothing for made-up ones."""
     if timeframe is None:
         return (), {}, {}
     with connect(store, create=False) as opened:
         found = stored(opened.store, timeframe, tuple(instruments or ()) or None, bars, seed)
         market, higher = stored_market(opened.store, found[0], timeframe), stored_higher(opened.store, found[0], frames)
-        return found, {**market, "higher": higher}, opened.settings.calendars
+        others = {**market, "higher": higher, "memberships": stored_memberships(opened.store)}
+        return found, others, opened.settings.calendars
 
 
 def _facts(found: Leakcheck) -> dict[str, object]:

@@ -9,8 +9,8 @@ import math
 
 import numpy as np
 
-LIMB = 4294967296.0
-MASK = 0xFFFFFFFF
+from asof.operators.sums import LIMB, rounded_limbs
+
 LONGEST = 1 << 21
 """Events of the longest window whose highest limb, as a float, is exact."""
 
@@ -44,13 +44,5 @@ def running_totals(totals, x):
 
 
 def rounded_difference(totals, a, b):
-    """The sum of values `a` to `b` in units of the lowest limb, rounded once: each of the two floats that are added is exact."""
-    low = totals[2, b] - totals[2, a]
-    middle = totals[1, b] - totals[1, a] + (low >> 32)
-    high = totals[0, b] - totals[0, a] + (middle >> 32)
-    low &= MASK
-    middle &= MASK
-    if -2097152 <= high < 2097152:
-        return float(high * 4294967296 + middle) * LIMB + float(low)
-    below = 0.5 if low else 0.0  # what is below the middle limb is below half of the last place: only that it is there matters
-    return (float(high) * LIMB + (float(middle) + below)) * LIMB
+    """The sum of values `a` to `b` in units of the lowest limb, rounded once."""
+    return rounded_limbs(totals[0, b] - totals[0, a], totals[1, b] - totals[1, a], totals[2, b] - totals[2, a])

@@ -57,6 +57,8 @@ class Panel:
     moment: Ints | None = None
     higher: Mapping[str, Panel] = field(default_factory=dict)
     acted: Acted | None = None
+    sections: Mapping[str, Ints] = field(default_factory=dict)
+    """When the columns of operators across instruments could be known."""
 
     def take_last(self, keep: int) -> Panel:
         """The last `keep` bars of every instrument, the points as they are: what a live computation needs."""

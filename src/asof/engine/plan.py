@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 import numpy as np
@@ -22,10 +22,10 @@ import numpy as np
 from asof.engine.drivers import driver
 from asof.engine.panel import Column
 from asof.features.adjustment import FREE, PREFIX, PRICE_FACTOR, VOLUME_FACTOR, Scale, rescales
-from asof.features.expression import BARS, Expr, apply, bars, column, constant, events, walk
+from asof.features.expression import BARS, Expr, apply, bars, column, constant, events, reaches, walk
 from asof.features.feature_set import FeatureSet
 from asof.features.streams import EVENTS, STREAMS, Reach, Window
-from asof.operators import BAR_SHAPES, EVENT_SHAPES, POINT_SHAPES, Operator, Scaling, Shape
+from asof.operators import BAR_SHAPES, EVENT_SHAPES, POINT_SHAPES, SECTION_SHAPES, STAGED_SHAPES, Operator, Scaling, Shape
 from asof.timeframes import duration_text
 
 ANY, ON_BARS, ON_STREAMS, ON_WINDOWS = -1, 0, 1, 5
@@ -79,6 +79,13 @@ class Staged:
     params: tuple[float, ...]
     inputs: tuple[int, ...]
     scale: Scale
+    lookback: int
+    reaches: Mapping[str, Reach]
+    looked_at: Mapping[str, int]
+    """On how many bars, which points and how many bars of other staged columns its inputs depend."""
+    members: str = ""
+    groups: str = ""
+    """The columns that tell of an operator across instruments what is in its universe, and in which group; none for all, and for one."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,8 @@ class Plan:
     point_buffers: Mapping[str, tuple[int, ...]]
     windows: tuple[Window, ...]
     stages: tuple[Stage, ...] = ()
+    looked_at: Mapping[str, int] = field(default_factory=dict)
+    """On how many bars of each column of a staged operator a row depends, its own included."""
 
     @property
     def lookback(self) -> int:
@@ -122,10 +131,23 @@ class Plan:
         return self.feature_set.reaches
 
     @property
+    def points(self) -> Mapping[str, frozenset[Column]]:
+        """The columns of each stream of points that the plan and its stages over the same bars read."""
+        same = [stage.plan.points for stage in self.stages if stage.timeframe is None]
+        return {stream: frozenset(own).union(*(read.get(stream, ()) for read in same)) for stream, own in self.point_columns.items()}
+
+    @property
     def columns(self) -> frozenset[str]:
         """The columns of bars that the plan and its stages over the same bars read."""
-        stages = (stage.plan.columns for stage in self.stages if stage.timeframe is None)
-        return frozenset(name for name in self.bar_columns if not name.startswith(STAGED)).union(*stages)
+        same = [stage for stage in self.stages if stage.timeframe is None]
+        told = {name for stage in same for node in stage.nodes for name in (node.members, node.groups) if name}
+        own = {name for name in self.bar_columns if not name.startswith(STAGED)}
+        return frozenset(own | told).union(*(stage.plan.columns for stage in same))
+
+    @property
+    def crosses(self) -> bool:
+        """Whether other instruments matter."""
+        return any(node.operator.shape in SECTION_SHAPES for stage in self.stages for node in stage.nodes)
 
     @property
     def adjusted(self) -> bool:
@@ -156,7 +178,32 @@ def _plan(feature_set: FeatureSet, staged: Mapping[Expr, str]) -> Plan:
     planner.keep(Kind.COUNT, bars.count(feature_set.lookback), OHLCV_COUNT)
     if EVENTS in feature_set.reaches:
         planner.keep(Kind.COUNT, events.window(duration_text(feature_set.event_window)).count(), EVENT_COUNT)
-    return planner.finished(feature_set)
+    return replace(planner.finished(feature_set), looked_at=_Reach.of(feature_set.roots, staged).looked_at)
+
+
+@dataclass(frozen=True)
+class _Reach:
+    """What expressions look at without passing through staged operators that are columns."""
+
+    lookback: int
+    points: Mapping[str, Reach]
+    looked_at: Mapping[str, int]
+
+    @classmethod
+    def of(cls, roots: tuple[Expr, ...], staged: Mapping[Expr, str]) -> _Reach:
+        """The reach of expressions; some staged operators are columns."""
+
+        def below(node: Expr) -> tuple[Expr, ...]:
+            return () if node in staged else node.inputs
+
+        nodes = list(walk(*roots, below=below))
+        bars: dict[Expr, int] = {}
+        for node in reversed(nodes):  # each after those that it is an input of
+            reach = node.operator.reach(node.params) if node.operator else 0
+            for i in below(node):
+                bars[i] = max(bars.get(i, 1), bars.get(node, 1) + reach)
+        own = [bars.get(node, 1) + (node.lookback - 1 if node.operator is None else 0) for node in nodes if node not in staged]
+        return cls(max(own, default=1), reaches(*roots, below=below), {staged[n]: bars.get(n, 1) for n in nodes if n in staged})
 
 
 class _Planner:
@@ -348,7 +395,7 @@ def _same_bars(node: Expr) -> tuple[Expr, ...]:
 def _staged_columns(feature_set: FeatureSet) -> dict[Expr, str]:
     """The staged operators over a feature set's own bars, each after those that it stands on, and the columns that they become."""
     nodes = walk(*feature_set.roots, below=_same_bars)
-    found = [node for node in nodes if node.operator and node.operator.shape is Shape.STAGED]
+    found = [node for node in nodes if node.operator and node.operator.shape in STAGED_SHAPES]
     return {node: f"{STAGED}{k}" for k, node in enumerate(found)}
 
 
@@ -364,14 +411,23 @@ def _stages(names: Mapping[Expr, str]) -> tuple[Stage, ...]:
 
 
 def _stage(timeframe: str | None, nodes: list[Expr], names: Mapping[Expr, str]) -> Stage:
-    inputs = {expr: k for k, expr in enumerate(dict.fromkeys(i for node in nodes for i in node.inputs))}
+    inputs = {expr: k for k, expr in enumerate(dict.fromkeys(i for node in nodes for i in _values(node)))}
     features = {f"x{k}": expr if timeframe is None else _on_base(expr) for expr, k in inputs.items()}
     feature_set = FeatureSet("stage", features)
     staged = []
     for node in nodes:
         assert node.operator is not None
-        staged.append(Staged(names[node], node.operator, node.params, tuple(inputs[i] for i in node.inputs), node.scale))
+        told = [i.name for i in node.inputs[len(_values(node)) :]]
+        reach = _Reach.of(_values(node), names)
+        looks = (reach.lookback, reach.points, reach.looked_at)
+        staged.append(Staged(names[node], node.operator, node.params, tuple(inputs[i] for i in _values(node)), node.scale, *looks, *told))
     return Stage(timeframe, _plan(feature_set, names) if timeframe is None else plan(feature_set), tuple(staged))
+
+
+def _values(node: Expr) -> tuple[Expr, ...]:
+    """The inputs of a staged operator that its stage's plan gives; the columns of a universe and of groups come as they are."""
+    assert node.operator is not None
+    return node.inputs[:-2] if node.operator.shape in SECTION_SHAPES else node.inputs
 
 
 def _on_base(root: Expr) -> Expr:

@@ -3,7 +3,8 @@
 1. `staged` runs the stages of a plan in their order, each over the panel with the columns of those before it.
 2. A stage's own plan gives what its nodes are made of, for every bar of the panel that it is over: missing values and errors as they are.
 3. Its nodes' kernels make columns of that, which the plan then reads like any others.
-4. A bar's vector cannot be known before what its stages looked at: where that is later, the panel's `known` becomes later.
+4. A bar's vector cannot be known before what its stages looked at: where a higher timeframe's bar is later, the panel's `known` becomes
+   later; when a section could be known is kept beside its column, for a vector looks at fewer of these than of its own bars.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from asof.engine import ordering
 from asof.engine.layout import known_since, newest_known
 from asof.engine.native import compile_loop
 from asof.engine.panel import Floats, Ints, Panel
-from asof.engine.plan import Plan, Stage
+from asof.engine.plan import Plan, Stage, Staged
 from asof.engine.run import evaluate
+from asof.engine.sections import Sections
 from asof.features.adjustment import Scale, rescales
 from asof.operators.staged import age, latest
 
@@ -32,8 +34,12 @@ def staged(plan: Plan, panel: Panel, threads: int | None = None, rows: int | Non
 
     The bits do not depend on `threads` or `rows`.
     """
+    found: dict[tuple[str, str], Sections] = {}
     for stage in plan.stages:
-        source = panel if stage.timeframe is None else staged(stage.plan, panel.higher[stage.timeframe], threads, rows)
+        if stage.timeframe is None:
+            panel = _across(stage, panel, evaluate(stage.plan, panel, threads, rows), found, threads)
+            continue
+        source = staged(stage.plan, panel.higher[stage.timeframe], threads, rows)
         columns, known = _newest(stage, panel, source, evaluate(stage.plan, source, threads, rows))
         panel = replace(panel, columns={**panel.columns, **columns}, known=known)
     return panel
@@ -70,3 +76,31 @@ def _rescaled(out: Floats, scale: Scale, newest: Ints, panel: Panel, higher: Pan
         for _ in range(abs(power)):
             factors = factors * base if power > 0 else factors / base
     _rescale_newest(out, newest, panel.ts, higher.ts, panel.offsets, acted.offsets, acted.time, factors)
+
+
+def _across(stage: Stage, panel: Panel, inputs: tuple[Floats, ...], found: dict[tuple[str, str], Sections], threads: int | None) -> Panel:
+    """The panel with the columns of operators across instruments, and with when each of these could be known.
+
+    A section is known when the last of its members' bars is, and all that their values depend on.
+    """
+    columns, known = dict(panel.columns), dict(panel.sections)
+    for node in stage.nodes:
+        which = (node.members, node.groups)
+        if which not in found:
+            found[which] = Sections.of(panel.offsets, panel.ts, *(panel.columns.get(name) for name in which))
+        columns[node.column] = found[which].apply(node.operator, tuple(inputs[i] for i in node.inputs), node.params, threads)
+        known[node.column] = found[which].latest(known_through(node, panel))
+    return replace(panel, columns=columns, sections=known)
+
+
+def known_through(of: Plan | Staged, panel: Panel) -> Ints:
+    """When each bar's row of a plan, or what a staged operator takes of it, could be known: as soon as all that it depends on is.
+
+    The stages before it have run.
+    """
+    assert panel.known is not None
+    since = known_since(panel.known, panel.offsets, of.lookback)
+    for name, bars in of.looked_at.items():
+        if name in panel.sections:
+            since = np.maximum(since, known_since(panel.sections[name], panel.offsets, bars))
+    return since

@@ -18,7 +18,7 @@ from asof.features.adjustment import ADJUSTED, ANY, FREE, NONE, PREFIX, Scale, r
 from asof.features.event_text import EVENT_TEXTS, EventText
 from asof.features.label import WHY, Label
 from asof.features.streams import COLUMNS, EVENT_COLUMNS, EVENTS, NOWHERE, Reach, Window, further, last, together, window
-from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, POINT_SHAPES, Operator, Scaling, Shape
+from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, POINT_SHAPES, SECTION_SHAPES, Operator, Scaling, Shape
 from asof.operators.known import KNOWN
 from asof.operators.operator import of_chosen
 from asof.operators.staged import HIGHER
@@ -246,6 +246,8 @@ class Expr:
         if name.startswith("_"):
             raise AttributeError(name)
         if name not in METHODS and not KNOWN.named(name):
+            if name in _ACROSS:
+                raise UnknownName(f"{name} looks across instruments: across(...).{name}(x)")
             hint = did_you_mean(name, [*METHODS, *COMPOSED, *KNOWN.own])
             raise UnknownName(f"no operator is called {name!r}{hint}")
         return lambda *args, **kwargs: apply(name, self, *args, **kwargs)
@@ -261,7 +263,10 @@ def _leaf_scale(params: tuple[Number, ...], name: str) -> Scale:
     return ADJUSTED[name.removeprefix(PREFIX)] if name.startswith(PREFIX) else FREE
 
 
-METHODS = tuple(dict.fromkeys(o.name for o in OPERATORS if not o.symbol and o.name != "where"))
+_ACROSS = frozenset(o.name for o in OPERATORS if o.shape in SECTION_SHAPES)
+"""The operators across instruments, which have a file of their own."""
+
+METHODS = tuple(dict.fromkeys(o.name for o in OPERATORS if not o.symbol and o.name != "where" and o.shape not in SECTION_SHAPES))
 """The operators that ship and are written as methods."""
 
 COMPOSED = ("between", "crossed_above", "crossed_below", "diff")
@@ -571,14 +576,14 @@ def windows(*roots: Expr) -> tuple[Window, ...]:
     return tuple(sorted({n.domain for n in walk(*roots) if isinstance(n.domain, Window)}))
 
 
-def reaches(*roots: Expr) -> Mapping[str, Reach]:
+def reaches(*roots: Expr, below: Callable[[Expr], tuple[Expr, ...]] = inputs_of) -> Mapping[str, Reach]:
     """How far back the expressions see the points of each stream that they use.
 
     What is made of a point may see others before it, and bars may see points through the bars before them.
     """
     found: dict[Expr, Mapping[str, Reach]] = {}
-    for node in walk(*roots):
-        found[node] = _reach(node, [found[i] for i in node.inputs])
+    for node in walk(*roots, below=below):
+        found[node] = _reach(node, [found[i] for i in below(node)])
     return together(*(found[root] for root in roots))
 
 

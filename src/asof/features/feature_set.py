@@ -11,6 +11,7 @@ from functools import cached_property
 from types import MappingProxyType
 
 from asof.errors import DefinitionError, NotFound, did_you_mean
+from asof.features.across import crosses, schemes
 from asof.features.expression import BARS, Expr, higher_timeframes, lookback, reaches, walk, windows
 from asof.features.label import WHY, Label
 from asof.features.streams import EVENTS, MARKET, Reach
@@ -19,12 +20,14 @@ from asof.features.text import definition_text, parse_definition
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 RESERVED = frozenset(
     [
+        "across",
         "bars",
         "events",
         "trades",
         "quotes",
         "books",
         "actions",
+        "memberships",
         "where",
         "instrument_id",
         "timeframe",
@@ -142,6 +145,16 @@ class FeatureSet:
     def higher(self) -> Mapping[str, int]:
         """The higher timeframes whose bars a vector depends on, and on how many of each."""
         return higher_timeframes(*self.roots)
+
+    @cached_property
+    def crosses(self) -> bool:
+        """Whether a vector depends on other instruments."""
+        return crosses(*self.roots)
+
+    @cached_property
+    def schemes(self) -> tuple[str, ...]:
+        """The universes and groupings that a vector depends on."""
+        return schemes(*self.roots)
 
     def select(self, names: Iterable[str]) -> tuple[str, ...]:
         """The names, checked to be features of this set."""

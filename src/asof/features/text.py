@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from asof.errors import DefinitionError
+from asof.features.across import MEMBER, NAMES, Across, across_of
 from asof.features.event_text import EVENT_TEXTS, EventText, comparison
 from asof.features.expression import (
     BARS,
@@ -30,7 +31,7 @@ from asof.features.expression import (
 )
 from asof.features.market import Books, Quotes, Trades, books, quotes, trades
 from asof.features.streams import BOOKS, EVENTS, QUOTES, TRADES, Window
-from asof.operators import EVENT_SHAPES, OPERATORS
+from asof.operators import EVENT_SHAPES, OPERATORS, SECTION_SHAPES
 from asof.operators.known import KNOWN
 from asof.timeframes import duration_text
 
@@ -81,18 +82,30 @@ def _text(expr: Expr, names: Mapping[Expr, str], top: bool = False) -> tuple[str
         return f"{_wrap(parts[0], rank + (rank == 0))} {operator.symbol} {_wrap(parts[1], rank + 1)}", rank
     if operator.name == "where":
         return f"where({', '.join(text for text, _ in parts)})", _ATOM
+    if operator.shape in SECTION_SHAPES:
+        args = [text for text, _ in parts[:-2]] + _arguments(expr)
+        return f"{across_of(expr)!r}.{operator.name}({', '.join(args)})", _ATOM
     keyword = operator.shape in EVENT_SHAPES
     args = [f"{n}={t}" if keyword else t for n, (t, _) in zip(operator.inputs[1:], parts[1:], strict=True)]
-    for param, value in zip(operator.params, expr.params, strict=True):
+    return f"{_wrap(parts[0], _ATOM)}.{operator.name}({', '.join(args + _arguments(expr))})", _ATOM
+
+
+def _arguments(expr: Expr) -> list[str]:
+    """The parameters of a node, by their names where they have a default."""
+    assert expr.operator is not None
+    args = []
+    for param, value in zip(expr.operator.params, expr.params, strict=True):
         text = f'"{duration_text(int(value))}"' if param.span else _number(value)
         args.append(text if param.default is None and not param.named else f"{param.name}={text}")
-    return f"{_wrap(parts[0], _ATOM)}.{operator.name}({', '.join(args)})", _ATOM
+    return args
 
 
 def _leaf(expr: Expr) -> tuple[str, int]:
     if expr.domain is None:
         text = _number(expr.params[0])
         return text, _RANK["negate"] if text.startswith("-") else _ATOM
+    if expr.name.startswith(MEMBER):
+        return f"{Across(expr.name.removeprefix(MEMBER))!r}.member", _ATOM
     root = expr.domain.text if isinstance(expr.domain, Window) else BARS if expr.domain == BARS else f'bars.every("{expr.domain}")'
     asked = f"({', '.join(map(_number, expr.params))})" if expr.params else ""
     return (f"{root}.{expr.name}{asked}" if expr.name else root), _COMPARISON if comparison(expr.name) else _ATOM
@@ -165,12 +178,16 @@ def _parse(node: ast.AST, names: Mapping[str, Expr]) -> object:
             return _POINTS[name].last(*map(_literal, args), **{str(k.arg): _literal(k.value) for k in keywords})  # type: ignore[arg-type]
         case ast.Call(func=ast.Attribute(value=ast.Name(id="bars"), attr="every"), args=[ast.Constant(value=str() as by)], keywords=[]):
             return bars.every(by)
+        case ast.Call(func=ast.Name(id="across"), args=[] | [ast.Constant(value=str())], keywords=[] | [ast.keyword(arg="by")]):
+            return _across(node)
         case ast.Call(func=ast.Name(id="where"), args=[a, b, c], keywords=[]):
             return where(_expr(a, names), _expr(b, names), _expr(c, names))
         case ast.Call(func=ast.Attribute(value=value, attr=method), args=args, keywords=keywords):
             return _call(value, method, args, keywords, names)
         case ast.Attribute(value=value, attr=name) if not name.startswith("_"):
             root = _parse(value, names)
+            if isinstance(root, Across) and name == "member":
+                return root.member
             if isinstance(root, Bars | AdjustedBars | PointWindow) and isinstance(found := getattr(root, name), Expr | AdjustedBars):
                 return found
     raise ValueError(f"{ast.unparse(node)} is not part of the language")
@@ -182,6 +199,14 @@ def _event_text(node: ast.Attribute, names: Mapping[str, Expr]) -> EventText:
         raise ValueError(f"{ast.unparse(node)} is not part of the language")
     text: EventText = getattr(window, node.attr)
     return text
+
+
+def _across(node: ast.Call) -> Across:
+    """The universe and the grouping of `across(...)`."""
+    universe, by = ([v for v in given if isinstance(v, ast.Constant)] for given in (node.args, [k.value for k in node.keywords]))
+    if len(by) < len(node.keywords):
+        raise ValueError(f"{ast.unparse(node)} names no grouping")
+    return Across(universe[0].value if universe else None, by[0].value if by else None)  # type: ignore[arg-type]  # Across checks
 
 
 def _expr(node: ast.AST, names: Mapping[str, Expr]) -> Expr:
@@ -214,7 +239,9 @@ def _call(value: ast.expr, method: str, args: list[ast.expr], keywords: list[ast
 
 
 def _is_method(root: object, method: str) -> bool:
-    """Whether bars or points have a method that gives an expression."""
+    """Whether bars, points or sections have a method that gives an expression."""
+    if isinstance(root, Across):
+        return method in NAMES
     if isinstance(root, PointWindow):
         return callable(getattr(type(root), method, None))
     return isinstance(root, Bars) and method == "count"

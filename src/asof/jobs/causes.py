@@ -1,7 +1,8 @@
 """Causes: why a stored vector is not what its inputs give.
 
 1. The vector is taken apart as its inputs are now, and as they were known when it was computed.
-2. Every revision of the bars, points and actions in its windows is read. Those that were another then, or were not there, have changed.
+2. Every revision of the bars, points, actions and memberships in its windows is read. Those that were another then, or were not there,
+   have changed.
 3. Where the inputs of then give what is stored, to the bit, these changes are the cause, and a backfill mends it. Where they do not, the
    vector or an input was changed in a way that the store does not see, or another program computed it.
 """
@@ -13,10 +14,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from asof.errors import NotFound
+from asof.jobs.across import first_across
 from asof.jobs.explain import Explained, explain, stored_vector
 from asof.jobs.verify import Difference
 from asof.jobs.work import Work
-from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, POINTS, Selection, Table
+from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, MEMBERSHIPS_TABLE, POINTS, Selection, Table
 from asof.timeframes import timeframe
 
 Row = dict[str, object]
@@ -27,7 +29,10 @@ FOREVER = datetime.max.replace(tzinfo=UTC)
 
 @dataclass(frozen=True)
 class ChangedInput:
-    """A bar, point or action that is another since a moment: its key, and the values of what differs, None where it is not there."""
+    """A bar, point, action or membership that is another since a moment: its key, and the values of what differs.
+
+    `before` or `now` is None where it was not there, or is not.
+    """
 
     kind: str
     key: Row
@@ -79,14 +84,15 @@ def _same(one: object, other: object) -> bool:
 
 def _changed(work: Work, difference: Difference, both: list[Explained], at: datetime) -> Iterator[ChangedInput]:
     """What has changed since a moment, of all that lies in the vector's windows now and lay in them then."""
-    last, of, step = difference.ts, (difference.instrument,), timedelta(microseconds=timeframe(work.timeframe))
-    first = min((found.bars["ts"][0].as_py() for found in both), default=last)
+    last, step = difference.ts, timedelta(microseconds=timeframe(work.timeframe))
+    of, first = _looked_at(work, difference, both, at)
+    heard = first if work.plan.crosses else last
     yield from _changes(work, BARS_TABLE, Selection(work.timeframe, of, first, last), at)
     for table in (EVENTS_TABLE, *POINTS):
         if table.name in work.feature_set.reaches:
             length, back = work.feature_set.reaches[table.name]
             after = timedelta(0) if table is EVENTS_TABLE else step  # windows end at the open, or at the close
-            start = (last if back == 1 else first) + after - timedelta(microseconds=length)
+            start = (heard if back == 1 else first) + after - timedelta(microseconds=length)
             yield from _changes(work, table, Selection(None, of, start, last + after), at)
     for text in work.feature_set.higher:
         opens = [opened for found in both for opened in found.higher[text]["ts"].to_pylist()]
@@ -95,6 +101,21 @@ def _changed(work: Work, difference: Difference, both: list[Explained], at: date
             first = min(first, *opens)
     if work.plan.adjusted:
         yield from _changes(work, ACTIONS_TABLE, Selection(None, of, first + timedelta.resolution, last), at)
+    if work.feature_set.schemes:
+        told = _changes(work, MEMBERSHIPS_TABLE, Selection(end=last), at)
+        yield from (one for one in told if one.key["scheme"] in work.feature_set.schemes)
+
+
+def _looked_at(work: Work, difference: Difference, both: list[Explained], at: datetime) -> tuple[tuple[str, ...] | None, datetime]:
+    """Whose bars the vector looks at or looked at, all if None, and from when on: its own, or across instruments the members'."""
+    mine = (difference.instrument,)
+    first = min((found.bars["ts"][0].as_py() for found in both), default=difference.ts)
+    if not work.plan.crosses:
+        return mine, first
+    found = [first_across(one, mine, difference.ts, difference.ts) for one in (work, replace(work, known_at=at))]
+    names = [of for of, _ in found if of is not None]
+    everyone = None if len(names) < len(found) else tuple(sorted({name for of in names for name in of}))
+    return everyone, min(first, *(begins for _, begins in found))
 
 
 def _changes(work: Work, table: Table, selection: Selection, at: datetime) -> Iterator[ChangedInput]:

@@ -20,13 +20,15 @@ from asof.errors import DataError
 from asof.features.feature_set import FeatureSet
 from asof.features.streams import QUOTES
 from asof.jobs.adjusting import NO_ACTIONS
+from asof.jobs.members import NO_MEMBERSHIPS
 from asof.jobs.panels import SortedBars, check_higher, merge_enrichments, panel_of, sort_bars, vectors_of
 from asof.jobs.points import NO_EVENTS, SortedEvents, sort_events
 from asof.jobs.resampling import resampled
 from asof.records import ArrowStream, Frame
-from asof.sources.canonical import Batch, actions_of, bars_of, events_of
+from asof.sources.canonical import Batch, actions_of, bars_of, events_of, memberships_of
 from asof.sources.columns import ColumnMapping
 from asof.sources.points import PointReader
+from asof.stores.store import ACTIONS_TABLE, MEMBERSHIPS_TABLE, Table
 
 
 def compute(
@@ -39,6 +41,7 @@ def compute(
     quotes: ArrowStream | None = None,
     books: ArrowStream | None = None,
     higher: Mapping[str, ArrowStream] | None = None,
+    memberships: ArrowStream | None = None,
     timeframe: str | None = None,
     timezone: str | None = None,
     calendars: Mapping[str, str] | None = None,
@@ -59,11 +62,15 @@ def compute(
     `higher` has the bars of the higher timeframes that the features look at, such as `{"1h": hours}`; those of timeframes that it does
     not have are made of the bars themselves (`asof.resample`).
 
+    `memberships`, which `across("sp500", by="sector")` goes by, has `scheme`, `instrument_id`, `ts` (from then on), `value` (null: it has
+    left; without the column every row is in) and `available_at` where a row was known later. The bars are those of all members.
+
     `calendars` says when bars are expected and daily ones close: `{"AAPL": "XNYS", "*": "24/7"}`, with `*` for every other instrument.
 
     Raises `DataError` for rows that cannot be used (naive times without `timezone`, infinite prices, two rows for one bar or ex-date, ...).
     """
     mapping, known = ColumnMapping(timezone=timezone), Calendars(calendars or {})
+    _check_memberships(feature_set, memberships)
     with ThreadPoolExecutor(1) as beside:  # events are read on a second thread: Arrow and NumPy work without the lock
         reading = beside.submit(_events, events, mapping)
         taken = usable(bars_of(pa.table(bars), mapping, timeframe), "bars")
@@ -72,9 +79,9 @@ def compute(
         the_plan = plan(feature_set)
         acted = NO_ACTIONS if actions is None else distinct(usable(actions_of(pa.table(actions), mapping), "actions"))
         check_higher(the_plan, text)
-        above = {name: _higher(name, (higher or {}).get(name), mapping, sorted_bars, text, known) for name in feature_set.higher}
-        market = market_of(mapping, trades=trades, quotes=quotes, books=books)
-        panel = panel_of(the_plan, text, sorted_bars, reading.result(), known, acted, market, above)
+        above = {name: higher_given(name, (higher or {}).get(name), mapping, sorted_bars, text, known) for name in feature_set.higher}
+        market, told = market_of(mapping, trades=trades, quotes=quotes, books=books), memberships_given(memberships, mapping)
+        panel = panel_of(the_plan, text, sorted_bars, reading.result(), known, acted, market, above, told)
     return Frame(vectors_of(the_plan, panel, text, sorted_bars, datetime.now(UTC), "compute", threads, known))
 
 
@@ -98,13 +105,24 @@ def resample(
     return Frame(resampled(sort_bars(taken), timeframe or one_timeframe(taken), to, Calendars(calendars or {})))
 
 
-def _higher(
+def higher_given(
     timeframe: str, given: ArrowStream | None, mapping: ColumnMapping, base: SortedBars, lower: str, calendars: Calendars
 ) -> SortedBars:
     """The bars of a higher timeframe: as given, or made of the lower ones."""
     if given is None:
         return sort_bars(resampled(base, lower, timeframe, calendars))
     return sort_bars(usable(bars_of(pa.table(given), mapping, timeframe), f"{timeframe} bars"))
+
+
+def memberships_given(given: ArrowStream | None, mapping: ColumnMapping) -> pa.Table:
+    """Memberships, each once; none where none are given."""
+    return NO_MEMBERSHIPS if given is None else distinct(usable(memberships_of(pa.table(given), mapping), "memberships"), MEMBERSHIPS_TABLE)
+
+
+def _check_memberships(feature_set: FeatureSet, given: ArrowStream | None) -> None:
+    if given is None and feature_set.schemes:
+        needed = ", ".join(feature_set.schemes)
+        raise DataError(f"{feature_set.version} looks across {needed}: give the memberships, as in compute(..., memberships=table)")
 
 
 def _events(events: ArrowStream | None, mapping: ColumnMapping) -> SortedEvents:
@@ -125,14 +143,14 @@ def one_timeframe(bars: pa.Table) -> str:
     return frames[0] if frames else "1d"
 
 
-def distinct(actions: pa.Table) -> pa.Table:
-    """Actions, each once. Raises `DataError` where two of an instrument's ex-date disagree."""
-    once = actions.group_by(actions.column_names).aggregate([])
-    counted = once.group_by(["instrument_id", "ts"]).aggregate([([], "count_all")])
+def distinct(records: pa.Table, table: Table = ACTIONS_TABLE) -> pa.Table:
+    """Actions or memberships, each once. Raises `DataError` where two of one key disagree."""
+    once = records.group_by(records.column_names).aggregate([])
+    counted = once.group_by(list(table.key)).aggregate([([], "count_all")])
     twice = counted.filter(pc.greater(counted["count_all"], 1)).sort_by([("instrument_id", "ascending"), ("ts", "ascending")])
     if len(twice):
         row = twice.slice(0, 1).to_pylist()[0]
-        raise DataError(f"two actions of {row['instrument_id']} at {row['ts']} disagree: keep one of them")
+        raise DataError(f"two {table.name} of {row['instrument_id']} at {row['ts']} disagree: keep one of them")
     return once
 
 

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from asof.engine.layout import newest_known
 from asof.engine.plan import plan
+from asof.engine.run import evaluate
+from asof.engine.stages import staged
 from asof.errors import NotFound
+from asof.features.across import GROUP, Across, across_of
 from asof.features.adjustment import NONE
 from asof.features.expression import BARS as ON_BARS
-from asof.features.expression import Expr, walk
+from asof.features.expression import Expr, column, walk
 from asof.features.feature_set import FeatureSet
 from asof.features.text import expression_text
+from asof.jobs.across import bars_across
 from asof.jobs.higher import higher_bars
-from asof.jobs.panels import SortedBars, panel_of, sort_bars, vectors_of
-from asof.jobs.points import SortedEvents, sort_events
-from asof.jobs.work import Work, joined, moment
+from asof.jobs.panels import SortedBars, sort_bars
+from asof.jobs.work import Seen, Work, joined, moment
+from asof.operators import SECTION_SHAPES
 from asof.records import ACTIONS, BARS, EVENTS, UTC
 from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, POINTS, SPANS, Selection, Table
 
@@ -56,10 +63,27 @@ class Explained:
     market: dict[str, pa.Table] = field(default_factory=dict)
     points: dict[str, int] = field(default_factory=dict)
     higher: dict[str, pa.Table] = field(default_factory=dict)
+    sections: tuple[Section, ...] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """What an operator looked at across instruments: how many members had a bar, how many of them a value, and the own one's place.
+
+    `place` counts from 1, the smallest value; of values that tie it is the mean, and None where there is no own value. For an instrument
+    that is no member all are 0 or None.
+    """
+
+    text: str
+    members: int
+    values: int
+    place: float | None
 
 
 MOST_POINTS = 100
 """Trades, quotes and books that are shown of each."""
+AT_ONCE = 16
+"""Expressions that are computed together: across instruments, each is a column of all members' bars."""
 
 
 def explain(work: Work, instrument: str, ts: datetime) -> Explained:
@@ -75,17 +99,11 @@ def explain(work: Work, instrument: str, ts: datetime) -> Explained:
     first = min([times[0], *(table["ts"][0].as_py() for table in seen_higher.values() if len(table))])
     between = Selection(None, (instrument,), first + timedelta.resolution, ts, work.known_at)
     seen_actions = _revised(work, ACTIONS_TABLE, between if work.plan.adjusted else replace(between, instruments=()), ACTIONS)
-    seen_points = _points(work, instrument, sort_bars(seen_bars.select(BARS.names)))
-    seen = Seen(
-        sort_bars(seen_bars.select(BARS.names)),
-        sort_events(seen_events.select(EVENTS.names)),
-        seen_actions.select(ACTIONS.names),
-        seen_points,
-        {text: sort_bars(table.select(BARS.names)) for text, table in seen_higher.items()},
-    )
-    values = _values(work, seen)
+    if not work.closed(seen_bars["instrument_id"], seen_bars["ts"])[-1]:
+        raise NotFound(f"the {work.timeframe} bar of {instrument} that opens at {ts.isoformat()} has not closed")
     of_bar = _points(work, instrument, sort_bars(seen_bars.slice(len(seen_bars) - 1).select(BARS.names)))
-    vector = work.vectors(seen_bars.select(BARS.names), Selection(instruments=(instrument,))).to_pylist()[-1]
+    at = At.of(work, instrument, ts, seen_bars)
+    values, vector = at.values(_shown(work.feature_set)), at.vector()
     return Explained(
         instrument,
         ts,
@@ -100,6 +118,7 @@ def explain(work: Work, instrument: str, ts: datetime) -> Explained:
         {name: table.slice(max(0, len(table) - MOST_POINTS)) for name, table in of_bar.items()},
         {name: len(table) for name, table in of_bar.items()},
         seen_higher,
+        _sections(at, values),
     )
 
 
@@ -122,13 +141,8 @@ def stored_vector(work: Work, instrument: str, ts: datetime) -> dict[str, object
 
 def _window(work: Work, instrument: str, ts: datetime) -> list[datetime]:
     """When the bars of a vector's window open, and its own."""
-    names, lookback = ("instrument_id", "ts"), work.feature_set.lookback
-    if work.known_at is None:
-        at = pa.table([pa.array([instrument]), pa.array([ts], UTC), pa.array([ts], UTC)], schema=SPANS)
-        bars = work.store.around(work.timeframe, at, lookback - 1, names)
-    else:
-        before = Selection(work.timeframe, (instrument,), None, ts, work.known_at)
-        bars = joined(work.store.read(BARS_TABLE, before, names), BARS)
+    at, lookback = pa.table([pa.array([instrument]), pa.array([ts], UTC), pa.array([ts], UTC)], schema=SPANS), work.feature_set.lookback
+    bars = work.store.around(work.timeframe, at, lookback - 1, ("instrument_id", "ts"), work.known_at)
     return sorted(t for t in bars["ts"].to_pylist() if t <= ts)[-lookback:]
 
 
@@ -158,33 +172,72 @@ def _higher(work: Work, bars: pa.Table) -> dict[str, pa.Table]:
     return found
 
 
+Valued = tuple[float | None, bool]
+"""The value of an expression, None where it is missing, and whether it is an error."""
+
+
 @dataclass(frozen=True)
-class Seen:
-    """All that a vector is made of, sorted."""
+class At:
+    """A bar, by its row, among all bars that its vector looks at."""
 
-    bars: SortedBars
-    events: SortedEvents
-    actions: pa.Table
-    market: dict[str, pa.Table]
-    higher: dict[str, SortedBars]
+    work: Work
+    seen: Seen
+    row: int
+
+    @classmethod
+    def of(cls, work: Work, instrument: str, ts: datetime, window: pa.Table) -> At:
+        """The bar with what the store has for it, which is read once. `window` are the instrument's own bars that it looks at."""
+        bars = bars_across(work, (instrument,), ts, ts) if work.plan.crosses else window.select(work.columns)
+        bars = bars.filter(pc.less_equal(bars["ts"], pa.scalar(ts, UTC)))
+        seen = work.seen(bars, Selection(instruments=tuple(sorted(pc.unique(bars["instrument_id"]).to_pylist()))))
+        stop = seen.bars.offsets[pc.index(seen.bars.instruments, instrument).as_py() + 1]
+        return cls(work, seen, int(stop) - 1)
+
+    def vector(self) -> dict[str, Any]:
+        """The bar's vector, by column."""
+        return dict(self.work.made_of(self.seen).slice(self.row, 1).to_pylist()[0])
+
+    def values(self, exprs: list[Expr]) -> dict[Expr, Valued]:
+        """The values of expressions at the bar; those over higher bars, as the bar sees them."""
+        found: dict[Expr, Valued] = {}
+        for start in range(0, len(exprs), AT_ONCE):
+            some = exprs[start : start + AT_ONCE]
+            features = {f"x{k}": expr if expr.domain == ON_BARS else expr.latest() for k, expr in enumerate(some)}
+            the_plan = plan(FeatureSet("explained", features))
+            panel = staged(the_plan, self.seen.panel(the_plan, self.work.timeframe, self.work.calendars), self.work.threads)
+            for expr, made in zip(some, evaluate(the_plan, panel, self.work.threads), strict=True):
+                value = float(made[self.row])
+                found[expr] = value if math.isfinite(value) else None, math.isinf(value)
+        return found
 
 
-def _values(work: Work, seen: Seen) -> dict[Expr, tuple[float | None, bool]]:
-    """The value of every expression at the last bar, and whether it is an error; those over higher bars, as the bar sees them."""
-    nodes = [node for node in walk(*work.feature_set.roots) if isinstance(node.domain, str) and (node.operator or node.name)]
-    found: dict[Expr, tuple[float | None, bool]] = {}
-    for node in nodes:  # each a set of its own: an error raises the flag of the whole set
-        if node.domain != ON_BARS and node.scale == NONE:
-            continue  # what it would be worth from the bar does not follow from what it is
-        alone = FeatureSet("explained", {"value": node if node.domain == ON_BARS else node.latest()})
-        the_plan = plan(alone)
-        panel = panel_of(the_plan, work.timeframe, seen.bars, seen.events, work.calendars, seen.actions, seen.market, seen.higher)
-        last = vectors_of(the_plan, panel, work.timeframe, seen.bars, work.now, "explain", 1).slice(len(panel.ts) - 1).to_pylist()[0]
-        found[node] = last["value"], bool(last["quality_flags"])
-    return found
+def _shown(feature_set: FeatureSet) -> list[Expr]:
+    """The expressions that have a value for a bar.
+
+    What one over higher bars that does not rescale would be worth from the bar does not follow from what it is; a group is no number.
+    """
+    nodes = [node for node in walk(*feature_set.roots) if isinstance(node.domain, str) and (node.operator or node.name)]
+    return [node for node in nodes if not node.name.startswith(GROUP) and (node.domain == ON_BARS or node.scale != NONE)]
 
 
-def _tree(expr: Expr, values: dict[Expr, tuple[float | None, bool]]) -> Value:
+def _sections(at: At, values: dict[Expr, Valued]) -> tuple[Section, ...]:
+    """What each operator across instruments looked at."""
+    nodes = [node for node in values if node.operator and node.operator.shape in SECTION_SHAPES]
+    asked = {node: _asked(across_of(node), node.inputs[0]) for node in nodes}
+    found, sections = at.values(list(dict.fromkeys(expr for some in asked.values() for expr in some))), []
+    for node, some in asked.items():
+        members, valued, share = (found[expr][0] for expr in some)
+        place = None if share is None or valued is None else round(share * valued * 2) / 2
+        sections.append(Section(expression_text(node), int(members or 0), int(valued or 0), place))
+    return tuple(sections)
+
+
+def _asked(whole: Across, x: Expr) -> tuple[Expr, Expr, Expr]:
+    """How many members have a bar, how many of them a value, and which share of them is below the own one."""
+    return whole.count(column("", ON_BARS) + 0), whole.count(x), whole.rank(x)
+
+
+def _tree(expr: Expr, values: dict[Expr, Valued]) -> Value:
     """An expression over bars and those that it is made of; columns of events have no value for a bar."""
     value, error = values[expr]
     parts = tuple(_tree(part, values) for part in expr.inputs if part in values)

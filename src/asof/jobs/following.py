@@ -4,6 +4,7 @@
 2. `_spans` joins changed times that are near one another into spans of time, and `_parts` cuts these into pieces of bounded size.
 3. A piece's bars are read with the lookback around them, where that is not in memory (`asof.jobs.window`), and computed by the engine as
    a backfill would. Where that fails, it is tried for half of the instruments at a time: one that fails does not stop the others.
+   Where a set looks across instruments, ripples take the place of pieces (`asof.jobs.ripples`).
 4. Changed bars of a higher timeframe reach the vectors of bars that see them, which are pieces of their own (`asof.jobs.sightings`).
 5. `_reached` tells which of these bars a change can reach. Their vectors alone are upserted; those of bars that are gone are withdrawn.
 6. When all is written, the follower moves on. Killed before that, it does the same again, which changes nothing.
@@ -29,9 +30,11 @@ from asof.errors import AsofError, StoreError
 from asof.features.streams import MARKET
 from asof.features.streams import Reach as PointReach
 from asof.jobs import sightings
+from asof.jobs.across import codes_of
 from asof.jobs.backfill import Progress, backfill
 from asof.jobs.panels import SortedBars, sort_bars
 from asof.jobs.parts import MEMORY
+from asof.jobs.ripples import MEMBERSHIPS, Ripple, ripples
 from asof.jobs.window import Window
 from asof.jobs.work import Report, Work, joined
 from asof.records import BARS, UTC, Bools, micros, one_chunk
@@ -83,7 +86,8 @@ class Follower:
         """Compute what there is of some instruments, and wait for their bars that have not closed."""
         work, names = self.work, None if instruments is None else tuple(sorted(instruments))
         done = backfill(work, instruments=names, memory=memory, progress=progress)
-        recent = Selection(work.timeframe, names, start=work.now - timedelta(microseconds=timeframe_micros(work.timeframe)))
+        waited = None if work.plan.crosses else names
+        recent = Selection(work.timeframe, waited, start=work.now - timedelta(microseconds=timeframe_micros(work.timeframe)))
         bars = joined(work.store.read(BARS_TABLE, recent, ("instrument_id", "ts")), BARS)
         bars = bars.filter(pa.array(~work.closed(bars["instrument_id"], bars["ts"])))
         self._move(self._waiting() | set(zip(bars["instrument_id"].to_pylist(), bars["ts"].to_pylist(), strict=True)))
@@ -92,15 +96,22 @@ class Follower:
     def catch_up(self) -> Iterator[Report]:
         """Compute what has changed since the last time; a report for each piece. Raises `NotFound` where nobody follows yet."""
         found, position = self.work.store.changes(self.name)
-        relevant, still_open, higher = _sorted_out(self.work, pa.concat_tables([found, self._waited_for()]), self.instruments)
-        for part in itertools.chain(_parts(self.work, relevant), _parts_that_see(self.work, higher)):
+        mine = None if self.work.plan.crosses else self.instruments
+        relevant, still_open, higher = _sorted_out(self.work, pa.concat_tables([found, self._waited_for()]), mine)
+        for part in self._pieces(relevant, higher):
             yield self._recompute(part)
         self._move(set(zip(still_open["instrument_id"].to_pylist(), still_open["time"].to_pylist(), strict=True)), position)
         if len(still_open):
             first = int(self.work.closes(still_open["instrument_id"], still_open["time"]).min())
             yield Report(next_close=datetime.fromtimestamp(first / 1_000_000, ZONE))
 
-    def _recompute(self, part: Part) -> Report:
+    def _pieces(self, changes: pa.Table, higher: pa.Table) -> Iterator[Part | Ripple]:
+        """The pieces of work that changes make."""
+        if self.work.plan.crosses:
+            return ripples(self.work, changes, higher, None if self.instruments is None else tuple(sorted(self.instruments)))
+        return itertools.chain(_parts(self.work, changes), _parts_that_see(self.work, higher))
+
+    def _recompute(self, part: Part | Ripple) -> Report:
         work = self.work
         made, gone, failed = _computed(work, part, self.window)
         changes, withdrawn, began = Changes(), 0, time.perf_counter()
@@ -136,6 +147,7 @@ def _sorted_out(work: Work, changes: pa.Table, instruments: frozenset[str] | Non
         changes = changes.filter(pc.is_in(changes["instrument_id"], pa.array(sorted(instruments), pa.string())))
     bars = pc.fill_null(pc.equal(changes["timeframe"], work.timeframe), False)
     others = [*work.feature_set.reaches, *(["actions"] if work.plan.adjusted else [])]
+    others += [MEMBERSHIPS + scheme for scheme in work.feature_set.schemes]
     above = pc.is_in(changes["timeframe"], pa.array(list(work.feature_set.higher), pa.string()))
     higher = changes.filter(pc.or_(above, pc.and_(pc.equal(changes["kind"], "actions"), work.plan.adjusted)))
     changes = changes.filter(pc.or_(bars, pc.is_in(changes["kind"], pa.array(others, pa.string()))))
@@ -202,7 +214,7 @@ def _spans(work: Work, changes: pa.Table) -> pa.Table:
         rows = changes.filter(pc.equal(changes["kind"], kind)).sort_by([("instrument_id", "ascending"), ("time", "ascending")])
         if not len(rows):
             continue
-        times, codes = micros(rows["time"]), _codes(rows["instrument_id"])
+        times, codes = micros(rows["time"]), codes_of(rows["instrument_id"])
         breaks = (np.diff(codes) != 0) | (np.diff(times) > length + before.get(kind, 0) + near)
         starts = np.flatnonzero(np.append(True, breaks))
         ends = np.append(starts[1:], len(rows)) - 1
@@ -215,7 +227,7 @@ def _codes(names: pa.ChunkedArray) -> Ints:
     return np.asarray(pc.index_in(names, pc.unique(names)).combine_chunks()).astype(np.int64)
 
 
-def _computed(work: Work, part: Part, window: Window) -> tuple[pa.Table, pa.Table, dict[str, str]]:
+def _computed(work: Work, part: Part | Ripple, window: Window) -> tuple[pa.Table, pa.Table, dict[str, str]]:
     """The vectors that the changes reach, the keys of those whose bars are gone, and why instruments failed."""
     try:
         return *_reached_vectors(work, part, window), {}
@@ -223,8 +235,8 @@ def _computed(work: Work, part: Part, window: Window) -> tuple[pa.Table, pa.Tabl
         raise
     except (AsofError, ArithmeticError, ValueError, pa.ArrowException) as error:
         names = part.instruments
-        if len(names) == 1:
-            return work.table.schema.empty_table(), _keys(work, part.changes.slice(0, 0)), {names[0]: str(error)}
+        if len(names) == 1 or isinstance(part, Ripple):  # of sections, no instrument can be computed without the others
+            return work.table.schema.empty_table(), _keys(work, part.changes.slice(0, 0)), dict.fromkeys(names, str(error))
     halves = [_computed(work, part.of(half), window) for half in (names[: len(names) // 2], names[len(names) // 2 :])]
     return (
         pa.concat_tables([made for made, _, _ in halves]),
@@ -233,7 +245,11 @@ def _computed(work: Work, part: Part, window: Window) -> tuple[pa.Table, pa.Tabl
     )
 
 
-def _reached_vectors(work: Work, part: Part, window: Window) -> tuple[pa.Table, pa.Table]:
+def _reached_vectors(work: Work, part: Part | Ripple, window: Window) -> tuple[pa.Table, pa.Table]:
+    if isinstance(part, Ripple):
+        with span("compute", feature_set=work.feature_set.version, timeframe=work.timeframe):
+            vectors, gone = part.reached(work)
+        return vectors, _keys(work, gone)
     with span("read"):
         bars = window.around(work, part.spans)
     with span("compute", feature_set=work.feature_set.version, timeframe=work.timeframe):

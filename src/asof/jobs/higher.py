@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC as ZONE
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +13,7 @@ from asof.engine.panel import Ints
 from asof.engine.plan import Stage
 from asof.jobs.panels import SortedBars, sort_bars
 from asof.records import BARS, UTC, Bools, micros
-from asof.stores.store import BARS_TABLE, SPANS, Selection
+from asof.stores.store import SPANS
 
 if TYPE_CHECKING:
     from asof.jobs.work import Work
@@ -40,22 +38,14 @@ def _seen(work: Work, stage: Stage, names: pa.Array, first: Ints, last: Ints) ->
     """The bars that were newest at some moment of each instrument's span of time, with the stage's lookback before them."""
     timeframe = str(stage.timeframe)
     columns = ("instrument_id", "ts", "available_at", *(c for c in BARS.names if c in stage.plan.columns))
-    if work.known_at is not None:
-        end = datetime.fromtimestamp(int(last.max()) / 1_000_000, ZONE)
-        chosen = Selection(timeframe, tuple(names.to_pylist()), end=end, known_at=work.known_at)
-        return sort_bars(pa.concat_tables([_empty(columns), *work.store.read(BARS_TABLE, chosen, columns, ordered=False)]))
-    found, reach = [_empty(columns)], stage.plan.lookback + SPARE
+    found, reach = [BARS.empty_table().select(columns)], stage.plan.lookback + SPARE
     while len(names):
         spans = pa.table([names, pa.array(first).cast(UTC), pa.array(last).cast(UTC)], schema=SPANS)
-        read = work.store.around(timeframe, spans, reach, columns)
+        read = work.store.around(timeframe, spans, reach, columns, work.known_at)
         enough = _enough(sort_bars(read).of(names), work, stage, first, reach)
         found.append(read.filter(pc.is_in(read["instrument_id"], names.filter(pa.array(enough)))))
         names, first, last, reach = names.filter(pa.array(~enough)), first[~enough], last[~enough], reach * DEEPER
     return sort_bars(pa.concat_tables(found))
-
-
-def _empty(columns: tuple[str, ...]) -> pa.Table:
-    return BARS.empty_table().select(columns)
 
 
 def _enough(found: SortedBars, work: Work, stage: Stage, first: Ints, reach: int) -> Bools:

@@ -1,4 +1,4 @@
-"""Ingest: files of bars, events, actions or points in time into a store.
+"""Ingest: files of bars, events, actions, memberships or points in time into a store.
 
 1. Read a file in batches and turn each into canonical records; rows that cannot be used are set aside with their reason.
 2. Stage the records in the store; one transaction a file compares them with what is there and writes what is new or corrected.
@@ -23,8 +23,8 @@ import pyarrow.compute as pc
 from asof.errors import DataError, did_you_mean
 from asof.jobs.level2 import DEPTH, Level2
 from asof.records import QUARANTINE, Refusals
-from asof.sources import lean
-from asof.sources.canonical import Batch, actions_of, bars_of, events_of
+from asof.sources import lean, spells
+from asof.sources.canonical import Batch, actions_of, bars_of, events_of, memberships_of
 from asof.sources.columns import ColumnMapping, Reader
 from asof.sources.files import RawBatch, read_file
 from asof.sources.points import PointReader
@@ -40,6 +40,8 @@ KNOWN_FROM = "known_from"
 ACTION_FORMATS = ("table", "lean-factors")
 """What files of actions may be: tables with our columns, or Lean's factor files."""
 
+MEMBERSHIP_FORMATS = ("table", "spells")
+"""What files of memberships may be: tables with our columns, or of spells with `ts` and `until`."""
 BOOK_FORMATS = ("table", "level2")
 """What files of books may be: tables with our columns, or level 2 updates."""
 
@@ -77,6 +79,7 @@ class Ingestion:
     strict: bool = False
     reader: Callable[[Path], Iterator[RawBatch]] = read_file
     symbols: Symbols | None = None
+    scheme: str | None = None
     missing_side: str | None = None
     report: IngestReport = field(default_factory=IngestReport)
 
@@ -139,6 +142,8 @@ class Ingestion:
             return Batch(TABLES[self.kind].schema.empty_table(), np.zeros(0, np.int64), Refusals())
         if self.kind == "bars":
             return bars_of(table, self.mapping, self.timeframe, self.source, self.symbols)
+        if self.kind == "memberships":
+            return memberships_of(table, self.mapping, self.scheme)
         if self.kind in POINT_KINDS:
             return self._points.batch(table)
         return (events_of if self.kind == "events" else actions_of)(table, self.mapping)
@@ -195,13 +200,28 @@ def actions_into(
     store: Store, known_at: datetime, mapping: ColumnMapping, file_format: str = "table", *, strict: bool = False
 ) -> Ingestion:
     """An ingestion of actions. Raises `DataError` for a format that is not one."""
-    if file_format not in ACTION_FORMATS:
-        hint = did_you_mean(file_format, list(ACTION_FORMATS))
-        raise DataError(f"format {file_format!r} is none of {', '.join(ACTION_FORMATS)}{hint}")
+    _check_format(file_format, ACTION_FORMATS)
     if file_format == "table":
         return Ingestion(store, "actions", known_at, mapping, strict=strict)
     theirs = partial(lean.actions, mapping=mapping)  # what it yields has our names
     return Ingestion(store, "actions", known_at, ColumnMapping(timezone=mapping.timezone), strict=strict, reader=theirs)
+
+
+def memberships_into(
+    store: Store,
+    known_at: datetime,
+    mapping: ColumnMapping,
+    scheme: str | None = None,
+    file_format: str = "table",
+    *,
+    strict: bool = False,
+) -> Ingestion:
+    """An ingestion of memberships. Raises `DataError` for a format that is not one."""
+    _check_format(file_format, MEMBERSHIP_FORMATS)
+    if file_format == "table":
+        return Ingestion(store, "memberships", known_at, mapping, strict=strict, scheme=scheme)
+    theirs = partial(spells.memberships, mapping=mapping)  # what it yields has our names
+    return Ingestion(store, "memberships", known_at, ColumnMapping(), strict=strict, reader=theirs, scheme=scheme)
 
 
 def books_into(
@@ -215,13 +235,16 @@ def books_into(
     strict: bool = False,
 ) -> Ingestion:
     """An ingestion of books. Raises `DataError` for a format that is not one."""
-    if file_format not in BOOK_FORMATS:
-        hint = did_you_mean(file_format, list(BOOK_FORMATS))
-        raise DataError(f"format {file_format!r} is none of {', '.join(BOOK_FORMATS)}{hint}")
+    _check_format(file_format, BOOK_FORMATS)
     if file_format == "table":
         return Ingestion(store, "books", known_at, mapping, strict=strict)
     theirs = Level2(mapping, depth, frozenset(snapshots))  # what it yields has our names
     return Ingestion(store, "books", known_at, ColumnMapping(), strict=strict, reader=theirs)
+
+
+def _check_format(file_format: str, formats: tuple[str, ...]) -> None:
+    if file_format not in formats:
+        raise DataError(f"format {file_format!r} is none of {', '.join(formats)}{did_you_mean(file_format, list(formats))}")
 
 
 def _shown(table: pa.Table) -> list[dict[str, object]]:
@@ -233,6 +256,8 @@ def _shown(table: pa.Table) -> list[dict[str, object]]:
 def _disagreement(record: dict[str, object]) -> str:
     if "event_id" in record:
         what = f"event {record['event_id']} for {record['instrument_id']}"
+    elif "scheme" in record:
+        what = f"membership of {record['instrument_id']} in {record['scheme']} from {record['ts']} on"
     else:
         kind = "bar" if "timeframe" in record else "action" if "split" in record else f"point {record['seq']}"
         what = f"{kind} of {record['instrument_id']} at {record['ts']}"

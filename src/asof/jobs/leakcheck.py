@@ -28,19 +28,18 @@ from asof.calendars import Calendars
 from asof.errors import DataError, DefinitionError, NotFound, did_you_mean
 from asof.features.feature_set import FeatureSet
 from asof.jobs.adjusting import NO_ACTIONS
-from asof.jobs.compute import distinct, market_of, one_timeframe, usable
+from asof.jobs.compute import distinct, higher_given, market_of, memberships_given, one_timeframe, usable
 from asof.jobs.panels import merge_enrichments, sort_bars
-from asof.jobs.resampling import resampled
 from asof.jobs.subjects import FRAMES, Column, Function, FunctionSubject, Grid, SetSubject, Subject, set_around
 from asof.jobs.variations import CHECKS, STARTS, Inquiry, Pair
 from asof.jobs.work import joined
 from asof.jobs.worlds import World
 from asof.operators import Operator
-from asof.records import ACTIONS, BARS, EVENTS, ArrowStream, Bools
+from asof.records import ACTIONS, BARS, EVENTS, MEMBERSHIPS, ArrowStream, Bools
 from asof.sources.canonical import actions_of, bars_of, events_of
 from asof.sources.columns import ColumnMapping
 from asof.sources.sample import make_sample
-from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, POINTS, Selection, Store
+from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, MEMBERSHIPS_TABLE, POINTS, Selection, Store
 from asof.timeframes import timeframe as timeframe_micros
 
 Checkable = FeatureSet | Operator | Function
@@ -112,6 +111,7 @@ def leakcheck(
     quotes: ArrowStream | None = None,
     books: ArrowStream | None = None,
     higher: Mapping[str, ArrowStream] | None = None,
+    memberships: ArrowStream | None = None,
     timeframe: str | None = None,
     timezone: str | None = None,
     calendars: Mapping[str, str] | None = None,
@@ -125,9 +125,9 @@ def leakcheck(
 ) -> Leakcheck:
     """Look for leaks in feature sets, operators, and functions over data frames, for every row and feature.
 
-    `bars`, `events`, `actions`, `trades`, `quotes`, `books` and `higher` are as for `asof.compute`; without bars, made-up daily ones with
-    events are taken. Everything is computed some hundred times, so a few instruments and some hundred bars of each are enough. The same
-    `seed` varies the data in the same way.
+    `bars`, `events`, `actions`, `trades`, `quotes`, `books`, `higher` and `memberships` are as for `asof.compute`; without bars, made-up
+    daily ones with events are taken. Everything is computed some hundred times, so a few instruments and some hundred bars of each are
+    enough. The same `seed` varies the data in the same way.
 
     An operator is checked on prices, returns or events, with small parameters. A function is called with bars as a `frame` ("pandas",
     "polars" or "arrow"), and with events where it has a parameter `events`; it returns a frame with `instrument_id`, `ts` (the open of
@@ -141,10 +141,11 @@ def leakcheck(
     known = Calendars(calendars or {})
     subjects = [_subject(given, known, frame, lookback, tolerance) for given in chosen]
     checks = _chosen(tuple(skip))
-    market = market_of(ColumnMapping(timezone=timezone), trades=trades, quotes=quotes, books=books)
+    mapping, frames = ColumnMapping(timezone=timezone), higher_of(chosen)
+    market = market_of(mapping, trades=trades, quotes=quotes, books=books)
     world = _world(bars, events, actions, timeframe, timezone, known, market)
-    frames = sorted({text for given in chosen if isinstance(given, FeatureSet) for text in given.higher})
-    world = replace(world, higher=_higher(world, frames, higher or {}, ColumnMapping(timezone=timezone), known))
+    above = _higher(world, frames, higher or {}, mapping, known)
+    world = replace(world, higher=above, memberships=memberships_given(memberships, mapping))
     findings, unseen = list[Finding](), list[str]()
     compared, total = 0, len(subjects) * len(checks) * len(world.bars)
     for subject in subjects:
@@ -161,6 +162,11 @@ def leakcheck(
             if check == "again" and found:
                 break
     return Leakcheck(tuple(subject.name for subject in subjects), compared, tuple(findings), tuple(unseen))
+
+
+def higher_of(given: Iterable[Checkable]) -> list[str]:
+    """The higher timeframes that feature sets look at."""
+    return sorted({text for one in given if isinstance(one, FeatureSet) for text in one.higher})
 
 
 def stored_market(store: Store, bars: pa.Table, timeframe: str) -> dict[str, pa.Table]:
@@ -198,6 +204,11 @@ def stored_higher(store: Store, bars: pa.Table, timeframes: Iterable[str]) -> di
     return {text: joined(store.read(BARS_TABLE, Selection(text, names, end=last)), BARS) for text in timeframes}
 
 
+def stored_memberships(store: Store) -> pa.Table:
+    """All memberships of a store."""
+    return joined(store.read(MEMBERSHIPS_TABLE, Selection()), MEMBERSHIPS)
+
+
 def _last(store: Store, timeframe: str, instrument: str, bars: int) -> pa.Table:
     """The last so many bars of an instrument."""
     start = store.cuts(timeframe, instrument, bars, 1)[-2:][0][0]
@@ -231,10 +242,8 @@ def _higher(
     world: World, timeframes: list[str], given: Mapping[str, ArrowStream], mapping: ColumnMapping, calendars: Calendars
 ) -> Mapping[str, pa.Table]:
     """The bars of higher timeframes: as given, or made of the bars of the world."""
-    base, found = sort_bars(world.bars), {}
-    for text in timeframes:
-        made = usable(bars_of(pa.table(given[text]), mapping, text), f"{text} bars") if text in given else None
-        found[text] = resampled(base, world.timeframe, text, calendars) if made is None else made
+    base = sort_bars(world.bars)
+    found = {text: higher_given(text, given.get(text), mapping, base, world.timeframe, calendars).table for text in timeframes}
     return World.of(world.bars, world.events, world.timeframe, calendars, higher=found).higher
 
 

@@ -15,10 +15,11 @@ from asof.engine.layout import flag_numbers, is_sorted, known_since, off_grid, r
 from asof.engine.panel import Floats, Ints, Panel
 from asof.engine.plan import Plan
 from asof.engine.run import Block, block_rows, run_each
-from asof.engine.stages import staged
+from asof.engine.stages import known_through, staged
 from asof.errors import DataError, DefinitionError
 from asof.features.streams import EVENTS
 from asof.jobs.adjusting import NO_ACTIONS, acted, factors
+from asof.jobs.members import NO_MEMBERSHIPS, member_columns
 from asof.jobs.points import NO_EVENTS, SCHEMAS, SortedEvents, encoded, sort_points, text
 from asof.records import BARS, EVENT_DETAILS, UTC, floats, micros, one_chunk, vector_schema
 from asof.timeframes import grid, timeframe
@@ -129,8 +130,9 @@ def panel_of(
     actions: pa.Table = NO_ACTIONS,
     market: Mapping[str, pa.Table] = NO_MARKET,
     higher: Mapping[str, SortedBars] = NO_HIGHER,
+    memberships: pa.Table = NO_MEMBERSHIPS,
 ) -> Panel:
-    """The panel of bars, events, actions, the market's points, by stream, and bars of higher timeframes.
+    """The panel of bars, events, actions, the market's points, by stream, bars of higher timeframes and memberships.
 
     What is of instruments without bars is left out. Raises `DefinitionError` where what the plan takes for a higher timeframe is none.
     """
@@ -152,6 +154,7 @@ def panel_of(
         columns["grid_offset"] = off_grid(ts, step) if step else np.zeros(len(ts))
     if plan.adjusted:
         columns |= factors(bars.instruments, bars.offsets, ts, actions)
+    columns |= member_columns(plan.columns, bars.instruments, bars.offsets, ts, memberships)
     points = {EVENTS: events.having(plan.point_columns.get(EVENTS, ())).on(bars.instruments)}
     for stream in (name for name in plan.reaches if name != EVENTS):
         found = sort_points(stream, market.get(stream, SCHEMAS[stream].empty_table()), plan.point_columns[stream])
@@ -166,8 +169,14 @@ def panel_of(
             above = higher[frame].of(bars.instruments)
             made = panel_of(stage.plan, frame, above, NO_EVENTS, calendars, actions)
             panels[frame] = replace(made, known=above.known(frame, calendars))
-    known, moments = (times(timeframe_text, calendars) for times in (bars.known, bars.moments))
+    known, moments = _known(bars, timeframe_text, calendars, closes), bars.moments(timeframe_text, calendars)
     return replace(panel, known=known, moment=moments, higher=panels, acted=acted(bars.instruments, actions) if plan.adjusted else None)
+
+
+def _known(bars: SortedBars, timeframe_text: str, calendars: Calendars, closes: Ints | None) -> Ints:
+    """When each bar could be known; where trades until its close went in, not before that, however early it was told."""
+    known = bars.known(timeframe_text, calendars)
+    return known if closes is None else np.maximum(known, closes)
 
 
 def check_higher(plan: Plan, base: str) -> None:
@@ -195,13 +204,9 @@ def vectors_of(
     feature_set, step = plan.feature_set, timeframe(timeframe_text)
     schema = vector_schema(tuple(feature_set.features))
     panel = staged(plan, panel, threads, rows)
-    known = panel.known if plan.stages else None
+    known = known_through(plan, panel) if plan.stages else None
     if known is None and (calendars or bars.table["available_at"].null_count < len(panel.ts)):
-        known = bars.known(timeframe_text, calendars)
-    if known is not None:
-        if panel.closes is not None:  # trades until the close went in, however early the bar was told
-            known = np.maximum(known, panel.closes)
-        known = known_since(known, panel.offsets, plan.lookback)
+        known = known_since(_known(bars, timeframe_text, calendars, panel.closes), panel.offsets, plan.lookback)
     instrument, ts = (one_chunk(bars.table[name]) for name in ("instrument_id", "ts"))
     constants = (pa.scalar(timeframe_text), pa.scalar(computed_at, UTC), pa.scalar(pipeline_version))
     repeated = [pa.repeat(constant, block_rows(plan, panel, threads, rows)) for constant in constants]

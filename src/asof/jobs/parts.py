@@ -1,4 +1,4 @@
-"""Work in pieces of bounded size: groups of instruments, or stretches of one long history with its lookback in front."""
+"""Work in pieces of bounded size: groups of instruments, stretches of one long history with its lookback in front, or of all histories."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asof.errors import DefinitionError, NotFound, did_you_mean
+from asof.jobs import across
 from asof.jobs.work import Work, joined
 from asof.records import BARS, UTC
 from asof.stores.store import BARS_TABLE, Selection, Store
@@ -104,10 +105,12 @@ def pieces(
     without = tuple(sorted(set(wanted) - set(known)))
     if not set(wanted) & set(known):
         raise NotFound(_nothing(work.store, work.timeframe, known, without))
-    spans = spans.filter(pc.is_in(spans["instrument_id"], pa.array(wanted)))
     rows = part_rows(memory, len(work.feature_set.features))
     if work.feature_set.market:
         rows = min(rows, market_rows(memory, work.timeframe))
+    if work.plan.crosses:
+        return Pieces(tuple(_parts_across(work, spans, rows, instruments, start, end)), without)
+    spans = spans.filter(pc.is_in(spans["instrument_id"], pa.array(wanted)))
     return Pieces(tuple(_parts(work, spans, rows, start, end, alone=instruments is None)), without)
 
 
@@ -133,6 +136,21 @@ def _parts(work: Work, spans: pa.Table, rows: int, start: datetime | None, end: 
         yield Part(tuple(group), alone, size, start, end)
 
 
+def _parts_across(
+    work: Work, spans: pa.Table, rows: int, instruments: tuple[str, ...] | None, start: datetime | None, end: datetime
+) -> Iterator[Part]:
+    """The work in stretches of time, each of all the instruments, for each of their vectors needs the others' bars."""
+    mine = spans if instruments is None else spans.filter(pc.is_in(spans["instrument_id"], pa.array(instruments)))
+    ends = pc.min(mine["first"]).as_py(), pc.max(mine["last"]).as_py()
+    first, last = max(start or ends[0], ends[0]), min(end, ends[1])
+    if first > last:
+        return
+    names, total = tuple(mine["instrument_id"].to_pylist()), pc.sum(mine["bars"]).as_py()
+    stretches = across.cuts(work, spans, first, last, rows)
+    for begin, stop in stretches:
+        yield Part(names, instruments is None, total // len(stretches), begin, stop)
+
+
 def _stretches(work: Work, instrument: str, rows: int, start: datetime | None, end: datetime) -> Iterator[Part]:
     cuts = work.store.cuts(work.timeframe, instrument, rows, work.feature_set.lookback, work.known_at)
     for (first, early), following in zip(cuts, [*cuts[1:], None], strict=True):
@@ -144,6 +162,10 @@ def _stretches(work: Work, instrument: str, rows: int, start: datetime | None, e
 
 def computed(work: Work, part: Part) -> pa.Table:
     """The vectors of a part, by instrument and time."""
+    if work.plan.crosses and part.start:
+        wanted = None if part.alone else part.instruments
+        vectors = across.vectors_across(work, wanted, part.start, part.end)
+        return vectors.filter(across.of_stretch(vectors, wanted, part.start, part.end))
     chosen = part.bars(work)
     bars = joined(work.store.read(BARS_TABLE, chosen, work.columns, ordered=False), BARS)
     vectors = work.vectors(bars, chosen)

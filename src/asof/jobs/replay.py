@@ -27,9 +27,10 @@ from asof.errors import NotFound, StoreError
 from asof.jobs.backfill import Progress
 from asof.jobs.following import Follower
 from asof.jobs.live import UNPUBLISHED, Live, Plan, Published
+from asof.jobs.members import since
 from asof.jobs.work import Report, Work
 from asof.records import Bools, micros
-from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, POINTS, Selection, Store, Table, revised
+from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, MEMBERSHIPS_TABLE, POINTS, Selection, Store, Table, revised
 from asof.telemetry.health import Health
 from asof.telemetry.metrics import Metrics
 from asof.timeframes import timeframe as timeframe_micros
@@ -38,7 +39,7 @@ MOST_ROWS = 250_000
 """Rows of a chunk."""
 TICK_SECONDS = 0.25
 """With a pace, the clock moves on so often."""
-REPLAYED = (BARS_TABLE, EVENTS_TABLE, ACTIONS_TABLE, *POINTS)
+REPLAYED = (BARS_TABLE, EVENTS_TABLE, ACTIONS_TABLE, MEMBERSHIPS_TABLE, *POINTS)
 """What feature sets are computed from."""
 FOREVER = np.iinfo(np.int64).max
 
@@ -60,6 +61,8 @@ class Arrivals:
     instrument: Ints
     key: Ints
     place: Ints
+    crosses: bool = False
+    """Whether what arrives of one instrument changes the vectors of others."""
 
     def __len__(self) -> int:
         return len(self.times)
@@ -72,31 +75,34 @@ class Arrivals:
 
 def arrivals(work: Work, instruments: tuple[str, ...] | None, seed: int = 0) -> Arrivals:
     """What became known of some instruments, or of all, and when."""
+    instruments = None if work.plan.crosses else instruments
     reaches, instruments_if = work.feature_set.reaches, {True: instruments, False: ()}
-    wanted = (True, "events" in reaches, work.plan.adjusted, *(table.name in reaches for table in POINTS))
+    told = (True, "events" in reaches, work.plan.adjusted, bool(work.feature_set.schemes))
+    wanted = (*told, *(table.name in reaches for table in POINTS))
     found = tuple(_revisions(work, work.timeframe, table, instruments_if[needed]) for table, needed in zip(REPLAYED, wanted, strict=True))
-    bars, events, actions, *points = found
+    bars, events, actions, memberships, *points = found
     above = [(timeframe, _revisions(work, timeframe, BARS_TABLE, instruments)) for timeframe in work.feature_set.higher]
     tables, found = (*REPLAYED, *(BARS_TABLE for _ in above)), (*found, *(revisions for _, revisions in above))
     names = pc.unique(pa.chunked_array([chunk for table in found for chunk in table["instrument_id"].chunks], pa.string()))
     scored, acted = np.maximum(micros(events["scored_at_utc"]), micros(events["enriched_at_utc"])), micros(actions["ts"])
     seen, step = [micros(some["available_at"]) for some in points], timeframe_micros(work.timeframe)
     higher = [_known_bars(work, timeframe, revisions) for timeframe, revisions in above]
-    known = (_known_bars(work, work.timeframe, bars), scored, acted, *seen, *higher)
+    known = (_known_bars(work, work.timeframe, bars), scored, acted, since(memberships), *seen, *higher)
     within = (times - step + 1 for times in seen)  # the bar that closes behind a point may have opened so long before
     closing = (times - step for times in higher)  # from the bars on that close when these are known
-    places = (micros(bars["ts"]), micros(events["enriched_at_utc"]), acted, *within, *closing)
+    places = (micros(bars["ts"]), micros(events["enriched_at_utc"]), acted, micros(memberships["ts"]), *within, *closing)
     parts, keys = [], 0
     for of, (table, revisions) in enumerate(zip(tables, found, strict=True)):
         ids = _numbers(revisions, table.key) + keys
         keys = int(ids.max(initial=keys - 1)) + 1
-        times, row, gone, key, since = _times(revisions, known[of], ids)
+        times, row, gone, key, learned = _times(revisions, known[of], ids)
         instrument = np.asarray(pc.index_in(revisions["instrument_id"], names)).astype(np.int64)
-        parts.append((times, row, np.full(len(row), of), gone, instrument[row], key, places[of][row], since))
-    times, row, kind, gone, instrument, key, place, since = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        parts.append((times, row, np.full(len(row), of), gone, instrument[row], key, places[of][row], learned))
+    times, row, kind, gone, instrument, key, place, learned = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     chance = np.random.default_rng(seed).permutation(keys)
-    order = np.lexsort((since, chance[key], kind < len(REPLAYED), times))
-    return Arrivals(tables, found, times[order], row[order], kind[order], gone[order], instrument[order], key[order], place[order])
+    order = np.lexsort((learned, chance[key], kind < len(REPLAYED), times))
+    made = Arrivals(tables, found, times[order], row[order], kind[order], gone[order], instrument[order], key[order], place[order])
+    return replace(made, crosses=work.plan.crosses)
 
 
 def _revisions(work: Work, timeframe: str, table: Table, instruments: tuple[str, ...] | None) -> pa.Table:
@@ -167,6 +173,8 @@ def _changes(found: Arrivals) -> Ints:
     order = np.argsort(found.key, kind="stable")
     again = np.flatnonzero(np.diff(found.key[order]) == 0)
     before[order[again + 1]] = order[again]
+    if found.crosses:
+        return np.maximum(before, _changed_across(found))
     for rows in np.split(np.argsort(found.instrument, kind="stable"), np.cumsum(np.bincount(found.instrument))[:-1]) if len(found) else ():
         bars = found.is_bar[rows]
         newest = np.maximum.accumulate(np.where(bars, found.place[rows], -FOREVER))
@@ -174,6 +182,17 @@ def _changes(found: Arrivals) -> Ints:
         late = 1 + np.flatnonzero(found.place[rows[1:]] <= newest[:-1])
         before[rows[late]] = np.maximum(before[rows[late]], rows[latest[late - 1]])
     return before
+
+
+def _changed_across(found: Arrivals) -> Ints:
+    """The last bar that arrived before each arrival's moment, where one so far has a vector that it may change; else -1.
+
+    What arrives at one moment is seen at one moment: the bars of all members mostly close together.
+    """
+    newest = np.append(-FOREVER, np.maximum.accumulate(np.where(found.is_bar, found.place, -FOREVER)))
+    latest = np.append(-1, np.maximum.accumulate(np.where(found.is_bar, np.arange(len(found)), -1)))
+    earlier = np.searchsorted(found.times, found.times)
+    return np.where(found.place <= newest[earlier], latest[earlier], -1)
 
 
 @dataclass

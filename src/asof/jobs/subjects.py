@@ -106,6 +106,11 @@ class Subject(Protocol):
         """The relative difference that is rounding, where the data begins elsewhere or the work is split."""
         ...
 
+    @property
+    def across(self) -> int:
+        """How many bars of other instruments a row may depend on; 0 where it looks at no other, or nothing tells."""
+        ...
+
     def answer(self, world: World, grid: Grid) -> Answer:
         """The features of a world."""
         ...
@@ -134,6 +139,12 @@ class SetSubject:
         """How far back the farthest of its points may be before the open of a bar; those of the market are counted from its close."""
         return max((reach.length for reach in self.feature_set.reaches.values()), default=0)
 
+    @property
+    def across(self) -> int:
+        """As many as all stages look at, one after the other."""
+        nodes = [node for stage in self._plan.stages for node in stage.nodes] if self._plan.crosses else []
+        return sum(node.lookback + max(node.looked_at.values(), default=0) for node in nodes) + self.lookback * bool(nodes)
+
     @cached_property
     def _plan(self) -> Plan:
         return plan(self.feature_set)
@@ -142,7 +153,8 @@ class SetSubject:
         """Every compared column of its vectors."""
         found, seen = sort_bars(world.bars), sort_events(world.events)
         above = {text: sort_bars(table) for text, table in world.higher.items()}
-        panel = panel_of(self._plan, world.timeframe, found, seen, self.calendars, world.actions, world.market, above)
+        given = (world.actions, world.market, above, world.memberships)
+        panel = panel_of(self._plan, world.timeframe, found, seen, self.calendars, *given)
         made = (datetime.now(UTC), "leakcheck", threads, self.calendars, rows)
         vectors = vectors_of(self._plan, panel, world.timeframe, found, *made)
         names = vectors_table(self.feature_set).compared
@@ -166,6 +178,7 @@ class FunctionSubject:
     lookback: int | None
     tolerance: float
     event_window: int | None = None
+    across: int = 0
 
     def answer(self, world: World, grid: Grid) -> Answer:
         """What the function makes of the world. Raises `DefinitionError` where it fails, `DataError` where it gives no such table."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow as pa
 
 from asof.engine.panel import Ints
 from asof.jobs.subjects import Answer, Grid, Subject
@@ -102,8 +103,21 @@ def _begun(inquiry: Inquiry, start: int, world: World) -> Iterator[Pair]:
     if subject.lookback is not None:
         for _, mine in inquiry.world.series():
             rows[mine] &= np.cumsum(rows[mine]) >= subject.lookback
+    if subject.across:
+        rows &= inquiry.world.opens > _whole_since(inquiry.world, start, subject.across)
     if len(later.bars):
         yield Pair(inquiry.whole, inquiry.ask(later), rows, start, subject.lookback is None, subject.tolerance)
+
+
+def _whole_since(world: World, start: int, bars: int) -> int:
+    """The open of the last bar that may miss some of the `bars` before it where the world begins at `start`."""
+    last = start - 1
+    for _, mine in world.series():
+        opens = world.opens[mine]
+        kept = opens[opens >= start]
+        if len(kept) and len(kept) < len(opens):
+            last = max(last, int(kept[min(bars, len(kept)) - 1]))
+    return last
 
 
 def _stretch(inquiry: Inquiry) -> Iterator[Pair]:
@@ -116,10 +130,26 @@ def _stretch(inquiry: Inquiry) -> Iterator[Pair]:
 
 
 def _instrument(inquiry: Inquiry) -> Iterator[Pair]:
+    if inquiry.subject.across:
+        yield _renamed(inquiry)
+        return
     for name, mine in inquiry.world.series():
         rows = np.zeros(inquiry.grid.rows, np.bool_)
         rows[mine] = True
         yield Pair(inquiry.whole, inquiry.ask(inquiry.world.only(name)), rows, tolerance=inquiry.subject.tolerance)
+
+
+def _renamed(inquiry: Inquiry) -> Pair:
+    """Of what looks across instruments: the whole beside the same world, whose instruments have changed their names."""
+    names = inquiry.grid.instruments.to_pylist()
+    other = dict(zip(names, inquiry.random().permutation(names).tolist(), strict=True))
+    world = inquiry.world.renamed(other)
+    grid = Grid.of(world)
+    answer = inquiry.subject.answer(world, grid)
+    was = pa.chunked_array([pa.array([other[name] for name in inquiry.world.bars["instrument_id"].to_pylist()], pa.string())])
+    places = grid.places(was, inquiry.world.opens)
+    columns = {name: column[places] for name, column in answer.columns.items()}
+    return Pair(inquiry.whole, Answer(columns), np.ones(inquiry.grid.rows, np.bool_), tolerance=inquiry.subject.tolerance)
 
 
 def _threads(inquiry: Inquiry) -> Iterator[Pair]:
@@ -151,7 +181,7 @@ CHECKS: Mapping[str, Check] = {
     "late": Check("uses what had not arrived", "bars and events arrived late", _late),
     "start": Check(START, "the data began later", _start),
     "stretch": Check(SPLIT, "a stretch of time was computed alone", _stretch),
-    "instrument": Check("depends on other instruments", "an instrument was computed alone", _instrument),
+    "instrument": Check("depends on other instruments", "an instrument was computed alone, or all had other names", _instrument),
     "threads": Check(SPLIT, "it was computed on several threads", _threads),
 }
 """Every check, in the order in which they run."""

@@ -13,16 +13,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asof.calendars import NO_CALENDARS, Calendars
-from asof.engine.panel import Ints
+from asof.engine.panel import Ints, Panel
 from asof.engine.plan import Plan, plan
 from asof.features.feature_set import FeatureSet
 from asof.features.streams import EVENTS as EVENTS_OF
 from asof.jobs.adjusting import NO_ACTIONS
 from asof.jobs.higher import higher_bars
+from asof.jobs.members import NO_MEMBERSHIPS
 from asof.jobs.panels import NO_MARKET, SortedBars, panel_of, sort_bars, vectors_of
-from asof.jobs.points import NO_EVENTS, record_columns, sort_events
-from asof.records import ACTIONS, BARS, EVENTS, QUALITY_LOG, Bools, micros
-from asof.stores.store import ACTIONS_TABLE, EVENTS_TABLE, POINTS, Changes, Selection, Store, Table, vectors_table
+from asof.jobs.points import NO_EVENTS, SortedEvents, record_columns, sort_events
+from asof.records import ACTIONS, BARS, EVENTS, MEMBERSHIPS, QUALITY_LOG, Bools, micros
+from asof.stores.store import ACTIONS_TABLE, EVENTS_TABLE, MEMBERSHIPS_TABLE, POINTS, Changes, Selection, Store, Table, vectors_table
 from asof.timeframes import timeframe as timeframe_micros
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -67,6 +68,23 @@ class Report:
             self.writing + other.writing,
             min((moment for moment in (self.next_close, other.next_close) if moment), default=None),
         )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """All that vectors are made of."""
+
+    bars: SortedBars
+    events: SortedEvents
+    actions: pa.Table
+    market: Mapping[str, pa.Table]
+    higher: Mapping[str, SortedBars]
+    memberships: pa.Table
+
+    def panel(self, plan: Plan, timeframe: str, calendars: Calendars) -> Panel:
+        """The panel that a plan is run over."""
+        others = (self.actions, self.market, self.higher, self.memberships)
+        return panel_of(plan, timeframe, self.bars, self.events, calendars, *others)
 
 
 @dataclass(frozen=True)
@@ -127,10 +145,17 @@ class Work:
         return bars.filter(pa.array(self.closed(bars["instrument_id"], bars["ts"]))) if self.calendars else bars
 
     def vectors(self, bars: pa.Table, others_of: Selection) -> pa.Table:
-        """The vectors of bars, by instrument and time, with what else they can see: events and actions of `others_of`, higher bars."""
+        """The vectors of bars, by instrument and time, with what else they can see of `others_of`."""
         bars = self.only_closed(bars)
-        if not len(bars):
-            return self.table.schema.empty_table()
+        return self.made_of(self.seen(bars, others_of)) if len(bars) else self.table.schema.empty_table()
+
+    def made_of(self, seen: Seen) -> pa.Table:
+        """The vectors of what is seen."""
+        made = (self.now, self.pipeline_version, self.threads, self.calendars)
+        return vectors_of(self.plan, seen.panel(self.plan, self.timeframe, self.calendars), self.timeframe, seen.bars, *made)
+
+    def seen(self, bars: pa.Table, others_of: Selection) -> Seen:
+        """Bars, at least one, with what else their vectors see: points and actions of `others_of`, higher bars, memberships."""
         sorted_bars, events, actions = sort_bars(bars), NO_EVENTS, NO_ACTIONS
         higher, reaches = higher_bars(self, sorted_bars), self.feature_set.reaches
         ts = pc.min_max(bars["ts"]).as_py()
@@ -149,9 +174,14 @@ class Work:
             oldest = min(pc.min(found.table["ts"]).as_py() or ts["min"] for found in (sorted_bars, *higher.values()))
             actions = joined(self.store.read(ACTIONS_TABLE, replace(seen, start=oldest), ordered=False), ACTIONS)
         market = self.market(sorted_bars, seen) if self.feature_set.market else NO_MARKET
-        panel = panel_of(self.plan, self.timeframe, sorted_bars, events, self.calendars, actions, market, higher)
-        made = (self.now, self.pipeline_version, self.threads, self.calendars)
-        return vectors_of(self.plan, panel, self.timeframe, sorted_bars, *made)
+        return Seen(sorted_bars, events, actions, market, higher, self.memberships(ts["max"]))
+
+    def memberships(self, end: datetime | None = None) -> pa.Table:
+        """The memberships of the schemes that matter, which begin up to `end`."""
+        if not self.feature_set.schemes:
+            return NO_MEMBERSHIPS
+        rows = joined(self.store.read(MEMBERSHIPS_TABLE, Selection(end=end, known_at=self.known_at), ordered=False), MEMBERSHIPS)
+        return rows.filter(pc.is_in(rows["scheme"], pa.array(self.feature_set.schemes)))
 
     def market(self, bars: SortedBars, seen: Selection) -> dict[str, pa.Table]:
         """The trades, quotes and books that bars can see: from as long before the first close as they reach, until the last."""
@@ -160,7 +190,7 @@ class Work:
             if table.name in self.feature_set.reaches:
                 first = int(closes.min()) - self.feature_set.reaches[table.name].length
                 between = replace(seen, start=moment(first), end=moment(int(closes.max()) - 1))
-                columns = record_columns(table.name, self.plan.point_columns[table.name])
+                columns = record_columns(table.name, self.plan.points[table.name])
                 found[table.name] = joined(self.store.read(table, between, columns), schema_of(table, columns))
         return found
 
@@ -187,7 +217,7 @@ class Work:
 
 def moment(microseconds: int) -> datetime:
     """A time in microseconds since 1970; none is before that."""
-    return EPOCH + timedelta(microseconds=max(microseconds, 0))
+    return EPOCH + timedelta(microseconds=max(int(microseconds), 0))
 
 
 def schema_of(table: Table, columns: tuple[str, ...]) -> pa.Schema:

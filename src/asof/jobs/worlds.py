@@ -16,6 +16,7 @@ from asof.calendars import NO_CALENDARS, Calendars
 from asof.engine.panel import Floats, Ints
 from asof.features.streams import BOOKS, QUOTES, TRADES
 from asof.jobs.adjusting import NO_ACTIONS
+from asof.jobs.members import NO_MEMBERSHIPS, since
 from asof.jobs.panels import NO_MARKET, sort_bars
 from asof.jobs.points import SCHEMAS, known
 from asof.records import BARS, EVENT_DETAILS, EVENTS, PRICES, UTC, Bools, floats, micros, one_chunk
@@ -32,7 +33,7 @@ ARRIVAL = [(name, "ascending") for name in ("enriched_at_utc", "instrument_id", 
 
 @dataclass(frozen=True)
 class World:
-    """Bars by instrument and time, each with its `available_at`, events by arrival, one row for each instrument, and actions.
+    """Bars by instrument and time, each with its `available_at`, events by arrival, one row for each instrument, actions, memberships.
 
     All in their canonical schemas. An action is known from its ex-date on. `market` has trades, quotes and books, by stream, each with its
     `available_at`; `higher` are bars of higher timeframes, as bars otherwise.
@@ -44,6 +45,7 @@ class World:
     actions: pa.Table = field(default_factory=lambda: NO_ACTIONS)
     market: Mapping[str, pa.Table] = field(default_factory=dict)
     higher: Mapping[str, pa.Table] = field(default_factory=dict)
+    memberships: pa.Table = field(default_factory=lambda: NO_MEMBERSHIPS)
 
     @classmethod
     def of(
@@ -55,10 +57,11 @@ class World:
         actions: pa.Table = NO_ACTIONS,
         market: Mapping[str, pa.Table] = NO_MARKET,
         higher: Mapping[str, pa.Table] = NO_TABLES,
+        memberships: pa.Table = NO_MEMBERSHIPS,
     ) -> World:
         """The world of usable records: a bar that does not say when it became available did at its close."""
         above = {text: _told(table, text, calendars) for text, table in higher.items()}
-        return cls(_told(bars, timeframe, calendars), events.sort_by(ARRIVAL), timeframe, actions, market, above)
+        return cls(_told(bars, timeframe, calendars), events.sort_by(ARRIVAL), timeframe, actions, market, above, memberships)
 
     @property
     def opens(self) -> Ints:
@@ -104,7 +107,9 @@ class World:
 
     def known(self, at: int) -> World:
         """What was known at a moment: the future is cut off."""
-        acted = replace(self, actions=self.actions.filter(pa.array(micros(self.actions["ts"]) <= at)))
+        actions = self.actions.filter(pa.array(micros(self.actions["ts"]) <= at))
+        told = self.memberships.filter(pa.array(since(self.memberships) <= at))
+        acted = replace(self, actions=actions, memberships=told)
         return acted.tables(lambda table: known(table) <= at).kept(self.available <= at, self.enriched <= at)
 
     def since(self, start: int) -> World:
@@ -135,8 +140,26 @@ class World:
         events = _moved_details(events, np.flatnonzero(unseen), random)
         market = {stream: _changed_points(table, known(table) > at, random) for stream, table in self.market.items()}
         above = {text: _otherwise(table, at, random) for text, table in self.higher.items()}
-        other = replace(self, bars=bars, events=events, market=market, higher=above)
+        other = replace(self, bars=bars, events=events, market=market, higher=above, memberships=self._other_members(at, random))
         return other.kept(~later | (random.random(len(later)) > 0.1), ~unseen | (random.random(len(unseen)) > 0.1))
+
+    def _other_members(self, at: int, random: np.random.Generator) -> pa.Table:
+        """The memberships that were known at `at`, and half of those that come after it."""
+        kept = (since(self.memberships) <= at) | (random.random(len(self.memberships)) < 0.5)
+        return self.memberships.filter(pa.array(kept))
+
+    def renamed(self, names: Mapping[str, str]) -> World:
+        """The same world, whose instruments have other names, and so another order."""
+
+        def rename(table: pa.Table) -> pa.Table:
+            place = table.schema.get_field_index("instrument_id")
+            column = pa.array([names.get(name, name) for name in table["instrument_id"].to_pylist()], pa.string())
+            return table.set_column(place, table.schema.field(place), column)
+
+        bars, events, actions, memberships = map(rename, (self.bars, self.events, self.actions, self.memberships))
+        market = {stream: rename(table) for stream, table in self.market.items()}
+        above = {text: sort_bars(rename(table)).table for text, table in self.higher.items()}
+        return World(sort_bars(bars).table, events.sort_by(ARRIVAL), self.timeframe, actions, market, above, memberships)
 
     def shuffled(self, at: int, random: np.random.Generator) -> World:
         """The same future after `at` in another order: what its bars and events hold changes places."""

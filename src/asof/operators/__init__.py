@@ -1,7 +1,7 @@
 """The primitive operators: a file per family, each with its kernels and its entries; this is the one table of them all."""
 
-from asof.operators import arithmetic, logic, moments, ordered, points, present, rolling, staged, trend, windows
-from asof.operators.operator import BAR_SHAPES, EVENT_SHAPES, POINT_SHAPES, Operator, Param, Scaling, Shape
+from asof.operators import across, arithmetic, logic, moments, ordered, points, present, rolling, staged, trend, windows
+from asof.operators.operator import BAR_SHAPES, EVENT_SHAPES, POINT_SHAPES, SECTION_SHAPES, STAGED_SHAPES, Operator, Param, Scaling, Shape
 
 FAMILIES = {
     "arithmetic": arithmetic,
@@ -14,10 +14,23 @@ FAMILIES = {
     "windows": windows,
     "points": points,
     "staged": staged,
+    "across": across,
 }
 """The family files, in the order in which the reference shows them."""
 
 OPERATORS: tuple[Operator, ...] = tuple(operator for family in FAMILIES.values() for operator in family.OPERATORS)
 """Every operator of the language."""
 
-__all__ = ["BAR_SHAPES", "EVENT_SHAPES", "FAMILIES", "OPERATORS", "POINT_SHAPES", "Operator", "Param", "Scaling", "Shape"]
+__all__ = [
+    "BAR_SHAPES",
+    "EVENT_SHAPES",
+    "FAMILIES",
+    "OPERATORS",
+    "POINT_SHAPES",
+    "SECTION_SHAPES",
+    "STAGED_SHAPES",
+    "Operator",
+    "Param",
+    "Scaling",
+    "Shape",
+]

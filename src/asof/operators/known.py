@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable
 
 from asof.errors import DefinitionError
-from asof.operators import OPERATORS
+from asof.operators import OPERATORS, SECTION_SHAPES
 from asof.operators.operator import Operator
 
 GROUP = "asof.operators"
@@ -72,5 +72,5 @@ class Known:
                 raise DefinitionError(f"the entry point {point.name} = {point.value} of {GROUP} cannot be loaded: {error}") from error
 
 
-KNOWN = Known(OPERATORS)
-"""The operators of this process."""
+KNOWN = Known(o for o in OPERATORS if o.shape not in SECTION_SHAPES)
+"""The operators of this process; those across instruments have a file of their own (`asof.features.across`)."""

@@ -25,6 +25,10 @@ AT       `kernel(out, time, x, seen, within)` the points of one instrument, othe
                                               and how long they may be seen; nothing else
 STAGED   `kernel(...)`                        none: `asof.engine.stages` runs it before the plan, over whole panels; what
                                               it is given, its own docstring says
+ACROSS   `kernel(out, x, ..., *params)`       the values of a section of instruments at one moment; none for a member that
+                                              has no value; what is not finite, or comes from an error, is an error
+RANKED   `kernel(out, x, order, *params)`     as for ACROSS; `order` sorts the values
+SECTION  `kernel(x, *params) -> float`        as for ACROSS, one number for all members, with a value or without
 ======== ==================================== =========================================================
 
 Booleans are 1.0 and 0.0. NaN is a missing value and inf an error (a division by zero, an overflow): both pass through every
@@ -55,10 +59,15 @@ class Shape(Enum):
     POINT = "point"
     AT = "at"
     STAGED = "staged"
+    ACROSS = "across"
+    RANKED = "ranked"
+    SECTION = "section"
 
 
 EVENT_SHAPES = (Shape.COUNT, Shape.SUM, Shape.MOMENT, Shape.WINDOW)
 POINT_SHAPES = (Shape.POINT, Shape.AT)
+SECTION_SHAPES = (Shape.ACROSS, Shape.RANKED, Shape.SECTION)
+STAGED_SHAPES = (Shape.STAGED, *SECTION_SHAPES)
 BAR_SHAPES = (Shape.SERIES, Shape.RAW, Shape.PRESENT)
 
 
@@ -190,7 +199,9 @@ class Operator:
 
     @property
     def kind(self) -> str:
-        """What tells operators of one name apart, beside how many inputs they take: `events`, `points`, `present` or nothing."""
+        """What tells operators of one name apart beside their number of inputs: `events`, `points`, `present`, `across` or nothing."""
+        if self.shape in SECTION_SHAPES:
+            return "across"
         if self.shape in POINT_SHAPES:
             return "points"
         return "events" if self.shape in EVENT_SHAPES else "present" if self.shape is Shape.PRESENT else ""
@@ -203,7 +214,11 @@ class Operator:
         if self.name == "where":
             return f"where({', '.join(self.inputs)})"
         extra = [f"{name}=" for name in self.inputs[1:]] if self.shape in EVENT_SHAPES else list(self.inputs[1:])
+        if self.shape in SECTION_SHAPES:
+            extra = list(self.inputs[1:-2])
         params = [f"{p.name}=" if p.named else p.name if p.default is None else f"{p.name}={p.default:g}" for p in self.params]
+        if self.shape in SECTION_SHAPES:
+            return f"across(...).{self.name}({', '.join(['x', *extra, *params])})"
         return f"{self.inputs[0]}.{self.name}({', '.join(extra + params)})"
 
     def reach(self, params: tuple[int | float, ...]) -> int:

@@ -1,4 +1,4 @@
-"""A batch of any columns, turned into bars, events or actions in their canonical schema, with every refused row and its reason."""
+"""A batch of any columns, turned into bars, events, actions or memberships in canonical schema, with every refused row and its reason."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from asof.records import (
     BARS,
     EVENT_DETAILS,
     EVENTS,
+    MEMBERSHIPS,
     PRICES,
     UTC,
     Checked,
@@ -25,6 +26,7 @@ from asof.records import (
     check_actions,
     check_bars,
     check_events,
+    check_memberships,
     nulls,
     one_chunk,
     repeated,
@@ -154,6 +156,39 @@ def actions_of(table: pa.Table, mapping: ColumnMapping) -> Batch:
     columns = {name: reader.numbers(name) if name in factors else absent for name in ("split", "dividend_factor")}
     columns |= {"instrument_id": reader.text("instrument_id"), "ts": reader.times("ts")}
     return finish(reader.refusals, check_actions, pa.table([columns[name] for name in ACTIONS.names], schema=ACTIONS))
+
+
+MEMBER = "in"
+"""What an instrument is in a universe whose rows do not say more."""
+
+
+def memberships_of(table: pa.Table, mapping: ColumnMapping, scheme: str | None = None) -> Batch:
+    """Memberships from a table with `instrument_id`, `ts`, `scheme`, and `value` and `available_at` where there are such.
+
+    `scheme` is for tables without such a column. Without `value` every row says that the instrument is in from then on. Raises `DataError`
+    where a column is missing or cannot be read at all.
+    """
+    reader, rows = Reader(table, mapping), len(table)
+    columns: dict[str, Any] = {
+        "scheme": _schemes(reader, rows, scheme),
+        "instrument_id": reader.text("instrument_id"),
+        "ts": reader.times("ts"),
+        "value": reader.text("value") if reader.has("value") else repeated(MEMBER, rows),
+        "available_at": reader.times("available_at") if reader.has("available_at") else nulls(rows, UTC),
+    }
+    canonical = pa.table([columns[name] for name in MEMBERSHIPS.names], schema=MEMBERSHIPS)
+    return finish(reader.refusals, check_memberships, canonical)
+
+
+def _schemes(reader: Reader, rows: int, scheme: str | None) -> pa.ChunkedArray:
+    if scheme is None and not reader.has("scheme"):
+        raise DataError("the memberships have no scheme column: say which it is, such as --scheme sp500")
+    if scheme is None:
+        return reader.text("scheme")
+    other = [name for name in reader.text("scheme").unique().to_pylist() if name != scheme] if reader.has("scheme") else []
+    if other:
+        raise DataError(f"the memberships are said to be of {scheme}, but their scheme column holds {other[0]!r}")
+    return repeated(scheme, rows)
 
 
 def _sentiment(reader: Reader, name: str) -> pa.ChunkedArray:

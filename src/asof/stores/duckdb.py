@@ -65,12 +65,12 @@ CREATE TABLE IF NOT EXISTS positions (name VARCHAR PRIMARY KEY, position VARCHAR
 FEW_SPANS = 20
 """Up to so many spans each is searched for by itself; for more, all bars of their instruments are numbered in one pass."""
 _AROUND_EACH = """
-SELECT {columns} FROM main.bars WHERE instrument_id = $instrument_id AND timeframe = $timeframe AND ts BETWEEN $first AND $last
+SELECT {columns} FROM {rows} WHERE instrument_id = $instrument_id AND timeframe = $timeframe AND ts BETWEEN $first AND $last
 UNION ALL (
-    SELECT {columns} FROM main.bars WHERE instrument_id = $instrument_id AND timeframe = $timeframe AND ts < $first
+    SELECT {columns} FROM {rows} WHERE instrument_id = $instrument_id AND timeframe = $timeframe AND ts < $first
     ORDER BY ts DESC LIMIT $reach
 ) UNION ALL (
-    SELECT {columns} FROM main.bars WHERE instrument_id = $instrument_id AND timeframe = $timeframe AND ts > $last
+    SELECT {columns} FROM {rows} WHERE instrument_id = $instrument_id AND timeframe = $timeframe AND ts > $last
     ORDER BY ts LIMIT $reach
 )
 """
@@ -79,7 +79,7 @@ SELECT {columns} FROM (
     SELECT b.*, s.first, s.last,
         row_number() OVER (PARTITION BY s.instrument_id, s.first, b.ts < s.first ORDER BY b.ts DESC) AS before,
         row_number() OVER (PARTITION BY s.instrument_id, s.first, b.ts > s.last ORDER BY b.ts) AS after
-    FROM main.bars b JOIN spans s ON b.instrument_id = s.instrument_id WHERE b.timeframe = $timeframe
+    FROM {rows} b JOIN spans s ON b.instrument_id = s.instrument_id WHERE b.timeframe = $timeframe
 ) WHERE ts BETWEEN first AND last OR (ts < first AND before <= $reach) OR (ts > last AND after <= $reach)
 """
 
@@ -253,16 +253,17 @@ class DuckDBStore:
         finally:
             cursor.close()
 
-    def around(self, timeframe: str, spans: pa.Table, reach: int, columns: tuple[str, ...]) -> pa.Table:
+    def around(self, timeframe: str, spans: pa.Table, reach: int, columns: tuple[str, ...], known_at: datetime | None = None) -> pa.Table:
         """See `Store.around`."""
-        parameters, names = {"timeframe": timeframe, "reach": reach}, listed(columns)
+        rows, known = ("main.bars", {}) if known_at is None else (f"({held(BARS_TABLE, '$known', 'main.')})", {"known": known_at})
+        parameters, names = {"timeframe": timeframe, "reach": reach, **known}, {"columns": listed(columns), "rows": rows}
         with self._lock, self._errors(_cannot_read):
             if len(spans) <= FEW_SPANS:
-                each = _AROUND_EACH.format(columns=names)
+                each = _AROUND_EACH.format(**names)
                 found = [self._connection.sql(each, params=parameters | row).to_arrow_table() for row in spans.to_pylist()]
             else:
                 with seen_as(self._connection, "spans", spans):
-                    found = [self._connection.sql(_AROUND_ALL.format(columns=names), params=parameters).to_arrow_table()]
+                    found = [self._connection.sql(_AROUND_ALL.format(**names), params=parameters).to_arrow_table()]
         bars = pa.concat_tables(found) if found else BARS.empty_table()
         return _typed(bars.select(columns), BARS)
 

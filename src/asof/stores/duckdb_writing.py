@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asof.stores.statements import clashing, column_types, listed, place_events, quoted, settled
-from asof.stores.store import BARS_TABLE, EVENTS_TABLE, FOLLOWING, RECORDS, Changes, Table
+from asof.stores.store import BARS_TABLE, EVENTS_TABLE, FOLLOWING, MEMBERSHIPS_TABLE, RECORDS, Changes, Table
 
 Connection = duckdb.DuckDBPyConnection
 
@@ -176,9 +176,11 @@ def _note(connection: Connection, table: Table, changed: str, parameters: list[o
     if table not in RECORDS or not rows_of(connection, _FOLLOWED, [FOLLOWING]):
         return
     timeframe = "s.timeframe" if table is BARS_TABLE else "NULL::VARCHAR"
+    kind = f"'{table.name}'" + (" || '/' || s.scheme" if table is MEMBERSHIPS_TABLE else "")
     connection.execute(
-        f"INSERT INTO changes SELECT nextval('change'), '{table.name}', instrument_id, timeframe, times FROM ("
-        f"SELECT s.instrument_id, {timeframe} AS timeframe, list(s.{quoted(table.time)}) AS times FROM {changed} GROUP BY ALL)",
+        "INSERT INTO changes SELECT nextval('change'), kind, instrument_id, timeframe, times FROM ("
+        f"SELECT {kind} AS kind, s.instrument_id, {timeframe} AS timeframe, list(s.{quoted(table.time)}) AS times "
+        f"FROM {changed} GROUP BY ALL)",
         parameters,
     )
 

@@ -25,7 +25,19 @@ from asof.stores import postgres_writing as writing
 from asof.stores.postgres_copy import BATCH_ROWS, array, numbers, times
 from asof.stores.postgres_migrations import LAYOUT, check, timescale
 from asof.stores.postgres_server import Array, Connection, Server, query
-from asof.stores.postgres_tables import VECTORS, Actions, Bars, Books, Events, Layout, Quotes, Trades, Vectors, bytewise
+from asof.stores.postgres_tables import (
+    VECTORS,
+    Actions,
+    Bars,
+    Books,
+    Events,
+    Layout,
+    Memberships,
+    Quotes,
+    Trades,
+    Vectors,
+    bytewise,
+)
 from asof.stores.postgres_writing import copied_out, copy_into
 from asof.stores.statements import column_types, condition, every_revision, held, known_as, listed, quoted, revisions
 from asof.stores.store import (
@@ -35,6 +47,7 @@ from asof.stores.store import (
     CHANGES,
     EVENTS_TABLE,
     FOLLOWING,
+    MEMBERSHIPS_TABLE,
     QUOTES_TABLE,
     SPANS,
     TRADES_TABLE,
@@ -55,6 +68,7 @@ RECORD_LAYOUTS: dict[str, Layout] = {
     BARS_TABLE.name: Bars(),
     EVENTS_TABLE.name: Events(),
     ACTIONS_TABLE.name: Actions(),
+    MEMBERSHIPS_TABLE.name: Memberships(),
     TRADES_TABLE.name: Trades(),
     QUOTES_TABLE.name: Quotes(),
     BOOKS_TABLE.name: Books(),
@@ -70,11 +84,11 @@ WHERE ?::text IS NULL OR timeframe = ? GROUP BY instrument_id, timeframe ORDER B
 AROUND_SQL = """
 SELECT s.n, {columns} FROM unnest(?::text[], ?::timestamptz[], ?::timestamptz[]) WITH ORDINALITY AS s (instrument_id, first, last, n)
 CROSS JOIN LATERAL (
-    SELECT * FROM ohlcv WHERE instrument_id = s.instrument_id AND timeframe = ? AND ts BETWEEN s.first AND s.last
+    SELECT * FROM {rows} AS ohlcv WHERE instrument_id = s.instrument_id AND timeframe = ? AND ts BETWEEN s.first AND s.last
     UNION ALL (
-        SELECT * FROM ohlcv WHERE instrument_id = s.instrument_id AND timeframe = ? AND ts < s.first ORDER BY ts DESC LIMIT ?
+        SELECT * FROM {rows} AS ohlcv WHERE instrument_id = s.instrument_id AND timeframe = ? AND ts < s.first ORDER BY ts DESC LIMIT ?
     ) UNION ALL (
-        SELECT * FROM ohlcv WHERE instrument_id = s.instrument_id AND timeframe = ? AND ts > s.last ORDER BY ts LIMIT ?
+        SELECT * FROM {rows} AS ohlcv WHERE instrument_id = s.instrument_id AND timeframe = ? AND ts > s.last ORDER BY ts LIMIT ?
     )
 ) AS m GROUP BY s.n
 """
@@ -121,20 +135,21 @@ SELECT name, rows FROM (
     SELECT 1 AS place, NULL::timestamptz AS applied_at, 'bars' AS name, count(*) AS rows FROM ohlcv
     UNION ALL SELECT 2, NULL, 'events', count(*) FROM events
     UNION ALL SELECT 3, NULL, 'actions', count(*) FROM actions
-    UNION ALL SELECT 4, NULL, 'trades', count(*) FROM trades
-    UNION ALL SELECT 5, NULL, 'quotes', count(*) FROM quotes
-    UNION ALL SELECT 6, NULL, 'books', count(*) FROM books
+    UNION ALL SELECT 4, NULL, 'memberships', count(*) FROM memberships
+    UNION ALL SELECT 5, NULL, 'trades', count(*) FROM trades
+    UNION ALL SELECT 6, NULL, 'quotes', count(*) FROM quotes
+    UNION ALL SELECT 7, NULL, 'books', count(*) FROM books
     UNION ALL (
-        SELECT 7, r.applied_at, r.version, count(v.ts) FROM registry r LEFT JOIN feature_vectors v ON v.feature_set_version = r.version
+        SELECT 8, r.applied_at, r.version, count(v.ts) FROM registry r LEFT JOIN feature_vectors v ON v.feature_set_version = r.version
         GROUP BY r.version
     )
-    UNION ALL SELECT 8, NULL, 'quarantine', count(*) FROM quarantine
-    UNION ALL SELECT 9, NULL, 'feature_quality_log', count(*) FROM feature_quality_log
+    UNION ALL SELECT 9, NULL, 'quarantine', count(*) FROM quarantine
+    UNION ALL SELECT 10, NULL, 'feature_quality_log', count(*) FROM feature_quality_log
 ) AS counts ORDER BY place, applied_at, name
 """
 KEPT_SQL = r"""
 SELECT count(*) FROM pg_trigger
-WHERE tgrelid = ANY ('{ohlcv, events, actions, trades, quotes, books, feature_vectors}'::regclass[])
+WHERE tgrelid = ANY ('{ohlcv, events, actions, memberships, trades, quotes, books, feature_vectors}'::regclass[])
     AND tgname ~ '^asof_(keep|note)_' AND tgenabled <> 'D'
 """
 """How many of the triggers are there: two that keep revisions for each table, and one for each but the vectors' that notes what is new."""
@@ -143,7 +158,7 @@ WHERE tgrelid = ANY ('{ohlcv, events, actions, trades, quotes, books, feature_ve
 FOLLOWED_SQL = "SELECT position FROM positions WHERE name = %s"
 WRITERS_SQL = """
 SELECT virtualtransaction FROM pg_locks
-WHERE relation = ANY ('{ohlcv, events, actions, trades, quotes, books}'::regclass[])
+WHERE relation = ANY ('{ohlcv, events, actions, memberships, trades, quotes, books}'::regclass[])
     AND mode = 'RowExclusiveLock' AND pid <> pg_backend_pid()
 """
 CHANGES_SQL = """
@@ -279,16 +294,16 @@ class PostgresStore:
             sql = f"SELECT {columns} FROM {every_revision(layout.stored)} AS m WHERE {where} AND {only}"
             yield from copied_out(connection, sql, [*parameters, *version], schema, BATCH_ROWS)
 
-    def around(self, timeframe: str, spans: pa.Table, reach: int, columns: tuple[str, ...]) -> pa.Table:
+    def around(self, timeframe: str, spans: pa.Table, reach: int, columns: tuple[str, ...], known_at: datetime | None = None) -> pa.Table:
         """See `Store.around`."""
         schema = _schema(BARS_TABLE, columns)
         arrays = [f"array_send(array_agg({_never_null(name)}))" for name in ("ts", *columns) if name != "instrument_id"]
         given: list[object] = [Array(array(one_chunk(spans[name]))) for name in SPANS.names]
         with self._server.connection() as connection:
-            sql = AROUND_SQL.format(columns=", ".join(arrays))
-            found = connection.execute(
-                query(sql), [*given, timeframe, timeframe, reach, timeframe, reach], prepare=True, binary=True
-            ).fetchall()
+            rows, known = revisions(Bars.stored, known_at)
+            sql = AROUND_SQL.format(columns=", ".join(arrays), rows=rows)
+            near = [*known, timeframe, reach]
+            found = connection.execute(query(sql), [*given, *known, timeframe, *near, *near], prepare=True, binary=True).fetchall()
         if not found:
             return schema.empty_table()
         places, opens, *rest = (list(column) for column in zip(*found, strict=True))
@@ -448,7 +463,7 @@ class PostgresStore:
         """See `Store.facts`."""
         with self._server.connection() as connection:
             counts = {str(name): count for name, count in connection.execute(query(COUNT_SQL))}
-            kept = connection.execute(KEPT_SQL.encode()).fetchone() == (20,)
+            kept = connection.execute(KEPT_SQL.encode()).fetchone() == (23,)
             version, extension = connection.info.parameter_status("server_version"), timescale(connection)
         findings = [_about_timescale(*extension)]
         if not kept:

@@ -1,4 +1,4 @@
-"""How bars, events, actions, points and vectors lie in PostgreSQL, and the statements that put them there.
+"""How bars, events, actions, memberships, points and vectors lie in PostgreSQL, and the statements that put them there.
 
 Vectors of all feature sets share one table, `features` an array in the registry's order. The prices of bars are numeric, and go there
 as text, for a cast from float to numeric keeps 15 digits; `asof_number` reads them back to the bit.
@@ -18,7 +18,16 @@ import pyarrow.compute as pc
 
 from asof.records import BARS, FLAGS, PRICES, UTC, VECTOR_KEYS, floats
 from asof.stores.statements import column_type, column_types, listed, placed, quoted
-from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, BOOKS_TABLE, EVENTS_TABLE, QUOTES_TABLE, TRADES_TABLE, Table
+from asof.stores.store import (
+    ACTIONS_TABLE,
+    BARS_TABLE,
+    BOOKS_TABLE,
+    EVENTS_TABLE,
+    MEMBERSHIPS_TABLE,
+    QUOTES_TABLE,
+    TRADES_TABLE,
+    Table,
+)
 
 VECTORS = pa.schema(
     [
@@ -180,6 +189,12 @@ class Actions(Layout):
     """Splits and dividends."""
 
     stored = ACTIONS_TABLE
+
+
+class Memberships(Layout):
+    """Universes and groupings."""
+
+    stored = MEMBERSHIPS_TABLE
 
 
 class Trades(Layout):

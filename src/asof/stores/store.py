@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asof.features.feature_set import FeatureSet
-from asof.records import ACTIONS, BARS, BOOKS, EVENT_DETAILS, EVENTS, QUOTES, TRADES, UTC, one_chunk, vector_schema
+from asof.records import ACTIONS, BARS, BOOKS, EVENT_DETAILS, EVENTS, MEMBERSHIPS, QUOTES, TRADES, UTC, one_chunk, vector_schema
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ EVENTS_TABLE = Table(
     time="enriched_at_utc",
 )
 ACTIONS_TABLE = Table("actions", ACTIONS, ("instrument_id", "ts"), ("split", "dividend_factor"))
+MEMBERSHIPS_TABLE = Table("memberships", MEMBERSHIPS, ("scheme", "instrument_id", "ts"), ("value", "available_at"))
 
 
 def _points(name: str, schema: pa.Schema) -> Table:
@@ -55,7 +56,7 @@ TRADES_TABLE = _points("trades", TRADES)
 QUOTES_TABLE = _points("quotes", QUOTES)
 BOOKS_TABLE = _points("books", BOOKS)
 POINTS = (TRADES_TABLE, QUOTES_TABLE, BOOKS_TABLE)
-RECORDS = (BARS_TABLE, EVENTS_TABLE, ACTIONS_TABLE, *POINTS)
+RECORDS = (BARS_TABLE, EVENTS_TABLE, ACTIONS_TABLE, MEMBERSHIPS_TABLE, *POINTS)
 """What comes from sources, is followed, and has a table of its own in every store."""
 
 
@@ -112,7 +113,8 @@ SPANS = pa.schema([("instrument_id", pa.string()), ("first", UTC), ("last", UTC)
 
 CHANGES = pa.schema([("kind", pa.string()), ("instrument_id", pa.string()), ("timeframe", pa.string()), ("time", UTC)])
 """A changed record: `bars` of a timeframe by the open of the bar, or, of no timeframe, `events` by the time of their first enrichment,
-`actions` by their ex-date, and `trades`, `quotes` and `books` by when they could be known."""
+`actions` by their ex-date, `memberships/` with the name of their scheme by the time from which they hold, and `trades`, `quotes` and
+`books` by when they could be known."""
 
 FOLLOWING = "changes/"
 """What the names of followers' positions begin with."""
@@ -129,7 +131,7 @@ class Registered:
 
 
 class Store(Protocol):
-    """A place for bars, events, actions, vectors and the registry. Every write is one transaction; a reader never sees half of one."""
+    """A place for records, vectors and the registry. Every write is one transaction; a reader never sees half of one."""
 
     url: str
     write_rows: int
@@ -157,8 +159,8 @@ class Store(Protocol):
         """Every revision of the selected rows, as `revised` says, in any order; `known_to` is null where it is in force."""
         ...
 
-    def around(self, timeframe: str, spans: pa.Table, reach: int, columns: tuple[str, ...]) -> pa.Table:
-        """The bars in some spans of time (`SPANS`), with the `reach` bars before and after each, in any order.
+    def around(self, timeframe: str, spans: pa.Table, reach: int, columns: tuple[str, ...], known_at: datetime | None = None) -> pa.Table:
+        """The bars in some spans of time (`SPANS`), with the `reach` bars before and after each, in any order, as held at `known_at`.
 
         A bar that is near two spans comes twice.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from asof.features.feature_set import FeatureSet
-from asof.features.library import alpha, book_v1, fs_v2, ta_v1
+from asof.features.library import alpha, book_v1, cross_v1, fs_v2, ta_v1
 from asof.features.library.fs_v1 import fs_v1
 
 
@@ -38,6 +38,7 @@ SHIPPED = Shipped(
         "ta_v1": ta_v1.build,
         "alpha158": alpha.build_alpha158,
         "alpha360": alpha.build_alpha360,
+        "cross_v1": cross_v1.build,
         "book_v1": book_v1.build,
     }
 )
