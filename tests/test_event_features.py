@@ -172,7 +172,7 @@ def test_the_texts_of_these_features_read_back():
         (SIX.category.is_in, "is given no texts"),
         (lambda: SIX.category.mean, "category is a text and has no 'mean': compare it, such as category == \"earnings\""),
         (lambda: SIX.categori, "did you mean 'category'"),
-        (lambda: bars.close.mean(3, where=bars.close > 1), "chooses events of a window; of bars write where"),
+        (lambda: bars.close.mean(3, where=bars.close > 1), "chooses points of a window; of bars write where"),
         (lambda: SIX.sentiment.mean(where=events.window("1h").is_repost), "cannot mix rows of events of 6h and events of 1h"),
         (lambda: bars.close.fading_mean("6h"), "fading_mean works on the points of a window"),
         (lambda: SIX.sentiment.fading_mean("0m"), "0m"),

@@ -22,6 +22,7 @@ from asof.jobs.following import Reach, Times
 from asof.jobs.panels import panel_of, sort_bars
 from asof.jobs.points import NO_EVENTS, SCHEMAS, known
 from asof.operators import EVENT_SHAPES, OPERATORS, POINT_SHAPES
+from asof.operators.operator import of_chosen
 from asof.records import BARS, UTC, micros
 from asof.stores.store import CHANGES
 from tests.laws.markets import SEEDS
@@ -111,6 +112,11 @@ def _columns(of: PointWindow) -> tuple[Expr, Expr]:
     return (of.imbalance(3), of.gap) if isinstance(of, BookWindow) else (of.mid, of.bid_size)  # type: ignore[attr-defined]
 
 
+def there_of(of: PointWindow) -> Expr:
+    one, _ = _columns(of)
+    return where(one.is_missing(), 0, one)
+
+
 @cache
 def over(stream: str) -> FeatureSet:
     """A feature set with every operator over the points of a stream, in windows by time and by number, and inside of others."""
@@ -118,18 +124,21 @@ def over(stream: str) -> FeatureSet:
     made: dict[str, Expr] = {}
     for name, of in (("short", root.window("10s")), ("long", root.window("2m")), ("few", root.last(3, within="1m"))):
         one, two = _columns(of)
-        there, filled = where(one.is_missing(), 0, one), where(two.is_missing(), 1, two)
+        there, filled = there_of(of), where(two.is_missing(), 1, two)
         for operator in OPERATORS:
             for k, params in enumerate(parameters(operator)[:2]):
                 label = f"{name}_{operator.name}_{len(operator.inputs)}_{k}"
                 if operator.shape in EVENT_SHAPES:
                     made[label] = called(operator, (there, filled), params)
                     made[f"{label}_gaps"] = called(operator, (one, two), params)
+                    if not k:
+                        made[f"{label}_where"] = called(of_chosen(operator), (there, filled)[: len(operator.inputs)], params, two > 1)
                 elif operator.shape in POINT_SHAPES:
                     seen = called(operator, (one, root.window("5s").present), params)
                     made[label] = where(seen.is_missing(), 0, seen).sum()
                     made[f"{label}_last"] = seen.last()
     made["seen"] = where(one.at(trades.window("10s")).is_missing(), -1, one.at(trades.window("10s"))).sum()
+    made["fading"] = there_of(root.window("2m")).fading_mean("10s") - where(root.window("10s").count() > 0, 1, 0)
     made["back"] = made["short_count_1_0"].sum(3) + made["long_sum_1_0"].lag(2)
     return FeatureSet("laws_v1", made, {"SOME": made["short_count_1_0"] > 0})
 

@@ -31,6 +31,8 @@ class EventText:
 
     def __eq__(self, text: object) -> Expr:  # type: ignore[override]  # builds a comparison, as that of expressions does
         comparison = f'{self._name} == "{text}"'
+        if isinstance(text, (list, tuple, set, frozenset)):
+            raise DefinitionError(f"{self._name} is compared with one text; with several: {self._name}.is_in('earnings', 'macro')")
         if not isinstance(text, str) or not COMPARISON.fullmatch(comparison):
             raise DefinitionError(f"{self._name} is compared with a text of 1 to 200 letters without quotes or backslashes, not {text!r}")
         return self._column(comparison)
@@ -50,10 +52,25 @@ class EventText:
 
     __hash__ = None  # type: ignore[assignment]  # two that are equal need not be one
 
+    def __bool__(self) -> bool:
+        raise DefinitionError(self._refusal("no truth value"))
+
+    def _refused(self, *_: object) -> Expr:
+        raise DefinitionError(self._refusal("no numbers and no order"))
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refused
+    __lt__ = __le__ = __gt__ = __ge__ = __neg__ = __and__ = __rand__ = __or__ = __ror__ = __invert__ = _refused
+
+    def __contains__(self, text: object) -> bool:
+        raise DefinitionError(self._refusal("no texts in it"))
+
     def __getattr__(self, name: str) -> Expr:
         if name.startswith("_"):
             raise AttributeError(name)
-        raise UnknownName(f"{self._name} is a text and has no {name!r}: compare it, such as {self._name} == {json.dumps('earnings')}")
+        raise UnknownName(self._refusal(f"no {name!r}"))
+
+    def _refusal(self, what: str) -> str:
+        return f"{self._name} is a text and has {what}: compare it, such as {self._name} == {json.dumps('earnings')}"
 
     def __repr__(self) -> str:
         return f"<{self._name} of events: compare it with a text>"

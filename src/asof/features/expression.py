@@ -248,7 +248,7 @@ class Expr:
         if name not in METHODS and not KNOWN.named(name):
             if name in _ACROSS:
                 raise UnknownName(f"{name} looks across instruments: across(...).{name}(x)")
-            hint = did_you_mean(name, [*METHODS, *COMPOSED, *KNOWN.own])
+            hint = WRITTEN.get(name) or did_you_mean(name, [*METHODS, *COMPOSED, *KNOWN.own])
             raise UnknownName(f"no operator is called {name!r}{hint}")
         return lambda *args, **kwargs: apply(name, self, *args, **kwargs)
 
@@ -268,6 +268,14 @@ _ACROSS = frozenset(o.name for o in OPERATORS if o.shape in SECTION_SHAPES)
 
 METHODS = tuple(dict.fromkeys(o.name for o in OPERATORS if not o.symbol and o.name != "where" and o.shape not in SECTION_SHAPES))
 """The operators that ship and are written as methods."""
+
+WRITTEN = {
+    "greater": ": write x > y, or x.maximum(y) for the larger one",
+    "less": ": write x < y, or x.minimum(y) for the smaller one",
+    "where": ": write where(condition, a, b)",
+    "shift": ": write x.lag(n)",
+}
+"""How those who come from elsewhere may call an operator, and how it is written here."""
 
 COMPOSED = ("between", "crossed_above", "crossed_below", "diff")
 """The methods that are short for an expression."""
@@ -317,7 +325,8 @@ def apply(name: str, /, *args: object, **named: object) -> Expr:
 def _chosen(operator: Operator) -> Operator:
     """The operator over chosen events."""
     if operator.shape not in EVENT_SHAPES:
-        raise DefinitionError(f"{operator.name}(where=...) chooses events of a window; of bars write where(condition, a, b)")
+        mend = "choose in what reduces them" if operator.shape in POINT_SHAPES else "of bars write where(condition, a, b)"
+        raise DefinitionError(f"{operator.name}(where=...) chooses points of a window; {mend}")
     return of_chosen(operator)
 
 
@@ -491,7 +500,8 @@ class PointWindow:
             raise AttributeError(name)
         known = COLUMNS[self.domain.stream]
         if name not in known:
-            raise UnknownName(f"{self.domain.stream} have no column {name!r}{did_you_mean(name, [*known, *self.made])}")
+            hint = "; only events have texts" if name in EVENT_TEXTS else did_you_mean(name, [*known, *self.made])
+            raise UnknownName(f"{self.domain.stream} have no column {name!r}{hint}")
         return column(name, self.domain)
 
     made: ClassVar[tuple[str, ...]] = ("count",)

@@ -15,11 +15,14 @@ from asof.timeframes import duration, duration_text
 
 EVENTS, TRADES, QUOTES, BOOKS = "events", "trades", "quotes", "books"
 
+TIME = "time"
+"""The column of every stream that tells when a point became known."""
+
 EVENT_COLUMNS = {
     "sentiment": "sentiment score, -1 to 1",
     "confidence": "confidence of the score, 0 to 1",
     "clock_skew": "microseconds by which the event claims to have happened after it was enriched; 0 where it does not",
-    "time": "when the event became known, in microseconds since 1970",
+    TIME: "when the event became known, in microseconds since 1970",
     "text": "a number that tells its text from others, made of its hash; missing where the source gives none",
     "is_repost": "1 where the source says that the event repeats another one, 0 where it says not; else missing",
 }
@@ -29,6 +32,7 @@ TRADE_COLUMNS = {
     "price": "price of the trade",
     "size": "how much was traded",
     "side": "1 where the buyer was the aggressor, -1 where the seller was, missing where the source does not say",
+    TIME: "when the trade became known, in microseconds since 1970",
 }
 """What a trade offers."""
 
@@ -37,10 +41,14 @@ QUOTE_COLUMNS = {
     "bid_size": "how much is bid for there; missing with the bid, and where the source says 0 or nothing",
     "ask": "best ask; missing where nobody offers",
     "ask_size": "how much is offered there; missing as the bid's",
+    TIME: "when the quote became known, in microseconds since 1970",
 }
 """What a quote offers: the best bid and offer as they are after it."""
 
-BOOK_COLUMNS = {"gap": "1 where updates before this book are known to be lost, else 0"}
+BOOK_COLUMNS = {
+    "gap": "1 where updates before this book are known to be lost, else 0",
+    TIME: "when the book became known, in microseconds since 1970",
+}
 """What an order book offers without being asked for a level."""
 
 LEVEL_COLUMNS = {

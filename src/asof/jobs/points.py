@@ -18,7 +18,7 @@ from asof.engine.layout import Bytes, Spans, grouped, in_order, runs, text_hashe
 from asof.engine.panel import Column, Floats, Ints, Points
 from asof.errors import DataError
 from asof.features.event_text import comparison
-from asof.features.streams import BOOKS, EVENTS, QUOTES, TRADES, VWAP_TO_DEPTH
+from asof.features.streams import BOOKS, EVENTS, QUOTES, TIME, TRADES, VWAP_TO_DEPTH
 from asof.records import BOOKS as BOOK_SCHEMA
 from asof.records import EVENT_DETAILS, floats, micros, one_chunk
 from asof.records import EVENTS as EVENT_SCHEMA
@@ -61,7 +61,7 @@ class SortedEvents(SortedPoints):
         return SortedPoints(self.instruments, self.offsets, self.time, made)
 
     def _made(self, name: str) -> Floats:
-        if name == "time":
+        if name == TIME:
             return self.time.astype(np.float64)
         if name == "is_repost":
             return floats(self._detail(name).cast(pa.float64()))
@@ -157,7 +157,7 @@ def sort_points(stream: str, points: pa.Table, wanted: Iterable[Column]) -> Sort
         again = np.lexsort((place, happened, time, np.repeat(np.arange(len(names)), np.diff(offsets))))
         time, order = time[again], again if order is None else order[again]
         _check_places(stream, points.take(pa.array(order)), time)
-    made = {column: COLUMNS[stream](points, column) for column in wanted}
+    made = {column: known(points).astype(np.float64) if column == (TIME,) else COLUMNS[stream](points, column) for column in wanted}
     return SortedPoints(names, offsets, time, made if order is None else {column: values[order] for column, values in made.items()})
 
 
@@ -239,6 +239,6 @@ def record_columns(stream: str, wanted: Iterable[Column]) -> tuple[str, ...]:
         elif asked:
             side, what = str(name).split("_")
             found.add(f"{side}_{'prices' if what == 'price' else 'sizes'}")
-        else:
+        elif name != TIME:
             found |= set(RECORD_COLUMNS[stream][str(name)])
     return tuple(name for name in SCHEMAS[stream].names if name in found)
