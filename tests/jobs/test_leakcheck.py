@@ -60,7 +60,8 @@ def test_an_honest_function_is_clean(name: str) -> None:
 
 @pytest.mark.parametrize("feature_set", SHIPPED.values(), ids=SHIPPED)
 def test_a_shipped_feature_set_is_clean_on_the_sample(feature_set: asof.FeatureSet) -> None:
-    assert asof.leakcheck(feature_set).clean
+    found = asof.leakcheck(feature_set, cuts=6)
+    assert (found.findings, found.unseen) == ((), ())
 
 
 @pytest.mark.parametrize("operator", RUN, ids=lambda operator: operator.key)

@@ -29,6 +29,7 @@ from asof.errors import DataError, DefinitionError, NotFound, did_you_mean
 from asof.features.feature_set import FeatureSet
 from asof.jobs.adjusting import NO_ACTIONS
 from asof.jobs.compute import distinct, higher_given, market_of, memberships_given, one_timeframe, usable
+from asof.jobs.made_up import made_up
 from asof.jobs.panels import merge_enrichments, sort_bars
 from asof.jobs.subjects import FRAMES, Column, Function, FunctionSubject, Grid, SetSubject, Subject, set_around
 from asof.jobs.variations import CHECKS, STARTS, Inquiry, Pair
@@ -38,7 +39,6 @@ from asof.operators import Operator
 from asof.records import ACTIONS, BARS, EVENTS, MEMBERSHIPS, ArrowStream, Bools
 from asof.sources.canonical import actions_of, bars_of, events_of
 from asof.sources.columns import ColumnMapping
-from asof.sources.sample import make_sample
 from asof.stores.store import ACTIONS_TABLE, BARS_TABLE, EVENTS_TABLE, MEMBERSHIPS_TABLE, POINTS, Selection, Store
 from asof.timeframes import timeframe as timeframe_micros
 
@@ -125,9 +125,9 @@ def leakcheck(
 ) -> Leakcheck:
     """Look for leaks in feature sets, operators, and functions over data frames, for every row and feature.
 
-    `bars`, `events`, `actions`, `trades`, `quotes`, `books`, `higher` and `memberships` are as for `asof.compute`; without bars, made-up
-    daily ones with events are taken. Everything is computed some hundred times, so a few instruments and some hundred bars of each are
-    enough. The same `seed` varies the data in the same way.
+    `bars`, `events`, `actions`, `trades`, `quotes`, `books`, `higher` and `memberships` are as for `asof.compute`; without bars, a world is
+    made up that has whatever the subjects look at, and as many bars as they look back. Everything is computed some hundred times, so a few
+    instruments and some hundred bars of each are enough. The same `seed` varies the data in the same way.
 
     An operator is checked on prices, returns or events, with small parameters. A function is called with bars as a `frame` ("pandas",
     "polars" or "arrow"), and with events where it has a parameter `events`; it returns a frame with `instrument_id`, `ts` (the open of
@@ -143,9 +143,14 @@ def leakcheck(
     checks = _chosen(tuple(skip))
     mapping, frames = ColumnMapping(timezone=timezone), higher_of(chosen)
     market = market_of(mapping, trades=trades, quotes=quotes, books=books)
-    world = _world(bars, events, actions, timeframe, timezone, known, market)
-    above = _higher(world, frames, higher or {}, mapping, known)
-    world = replace(world, higher=above, memberships=memberships_given(memberships, mapping))
+    if bars is None:
+        world = made_up(subjects, known)
+        world = replace(world, market={**world.market, **market})
+    else:
+        world = _world(bars, events, actions, timeframe, timezone, known, market)
+    if bars is not None or memberships is not None:
+        world = replace(world, memberships=memberships_given(memberships, mapping))
+    world = replace(world, higher=_higher(world, frames, higher or {}, mapping, known))
     findings, unseen = list[Finding](), list[str]()
     compared, total = 0, len(subjects) * len(checks) * len(world.bars)
     for subject in subjects:
@@ -217,7 +222,7 @@ def _last(store: Store, timeframe: str, instrument: str, bars: int) -> pa.Table:
 
 
 def _world(
-    bars: ArrowStream | None,
+    bars: ArrowStream,
     events: ArrowStream | None,
     actions: ArrowStream | None,
     timeframe: str | None,
@@ -226,9 +231,6 @@ def _world(
     market: dict[str, pa.Table],
 ) -> World:
     mapping = ColumnMapping(timezone=timezone)
-    if bars is None:
-        sample = make_sample()
-        bars, events, timeframe = sample.bars, pa.Table.from_pylist(sample.events), None
     taken = usable(bars_of(pa.table(bars), mapping, timeframe), "bars")
     seen = EVENTS.empty_table() if events is None else merge_enrichments(usable(events_of(pa.table(events), mapping), "events"))
     if (times := len(pc.unique(taken["ts"]))) < FEWEST_TIMES:
@@ -268,12 +270,13 @@ def _chosen(skip: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _inquiry(subject: Subject, world: World, cuts: int, seed: int) -> Inquiry:
-    """A subject with the moments that its world is cut at, which leave it a tenth of the data: always the same ones for a seed."""
+    """A subject with the moments that its world is cut at, which leave it its lookback or a tenth of the data: the same ones for a seed."""
     grid, random = Grid.of(world), np.random.default_rng(seed)
     opens, moments = grid.times, np.unique(world.available)
-    moments = moments[len(moments) // 10 : -1]
+    back = max(subject.lookback or 0, subject.across)
+    moments = moments[max(len(moments) // 10, min(back, len(moments) * 3 // 4)) : -1]
     chosen = random.choice(moments, min(cuts, len(moments)), replace=False)
-    early = opens[1 : max(2, len(opens) // 2)]
+    early = opens[1 : max(2, min(len(opens) // 2, len(opens) - back))]
     starts = random.choice(early, min(STARTS, len(early)), replace=False)
     return Inquiry(subject, world, grid, subject.answer(world, grid), tuple(map(int, chosen)), tuple(map(int, sorted(starts))), seed)
 

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from asof.calendars import Calendars
+from asof.engine.panel import Column as PointColumn
 from asof.engine.panel import Ints
 from asof.engine.plan import Plan, plan
 from asof.errors import DataError, DefinitionError
@@ -144,6 +145,16 @@ class SetSubject:
         """As many as all stages look at, one after the other."""
         nodes = [node for stage in self._plan.stages for node in stage.nodes] if self._plan.crosses else []
         return sum(node.lookback + max(node.looked_at.values(), default=0) for node in nodes) + self.lookback * bool(nodes)
+
+    @property
+    def points(self) -> Mapping[str, frozenset[PointColumn]]:
+        """The columns of each stream that it looks at."""
+        return self._plan.points
+
+    @property
+    def adjusted(self) -> bool:
+        """Whether splits and dividends change it."""
+        return self._plan.adjusted
 
     @cached_property
     def _plan(self) -> Plan:

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow as pa
 
+from asof.timeframes import duration
+
 INSTRUMENTS = ("ALFA", "BRAVO", "CARGO", "DELTA", "ECHO")
 _START = datetime(2024, 1, 1, tzinfo=UTC)
 _DAY = 86_400_000_000
@@ -23,12 +25,15 @@ class Sample:
     events: list[dict[str, object]]
 
 
-def make_sample(days: int = 260, seed: int = 7) -> Sample:
-    """Weekday bars of five invented instruments, and events that lean the way the price will go, some in bursts, some twice."""
+def make_sample(days: int = 260, seed: int = 7, timeframe: str = "1d") -> Sample:
+    """Bars of five invented instruments, and events that lean the way the price will go, some in bursts, some twice.
+
+    They are bars of weekdays; of another timeframe there are as many, one after the other.
+    """
     rng = np.random.default_rng(seed)
     start = int(_START.timestamp()) * 1_000_000
-    weekdays = np.array([d for d in range(days * 7 // 5) if (d % 7) < 5])[:days]
-    opens = start + weekdays * _DAY + _OPEN
+    weekdays = np.array([d for d in range(days * 7 // 5 + 5) if (d % 7) < 5])[:days]
+    opens = start + weekdays * _DAY + _OPEN if timeframe == "1d" else start + np.arange(days) * duration(timeframe)
     tables, events = [], list[dict[str, object]]()
     for k, name in enumerate(INSTRUMENTS):
         moves = rng.normal(0.0004, 0.011 + 0.003 * k, len(opens))
@@ -39,7 +44,7 @@ def make_sample(days: int = 260, seed: int = 7) -> Sample:
             pa.table(
                 {
                     "instrument_id": pa.array([name] * len(opens)),
-                    "timeframe": pa.array(["1d"] * len(opens)),
+                    "timeframe": pa.array([timeframe] * len(opens)),
                     "ts": pa.array(opens, pa.timestamp("us", tz="UTC")),
                     "open": opening,
                     "high": np.round(np.maximum(opening, close) * (1 + reach), 2),
