@@ -270,7 +270,7 @@ def _set_of_points(operator: Operator) -> FeatureSet:
 
 
 def _numbers(params: tuple[Param, ...]) -> tuple[int | float, ...]:
-    """Small values that parameters may have, each at least the one before it."""
-    wanted = [3 + place if param.default is None else param.default for place, param in enumerate(params)]
+    """Small values that parameters may have, and that a window can hold."""
+    wanted = [2 if p.name == "min_count" else 3 + place if p.default is None else p.default for place, p in enumerate(params)]
     floor = [max(value, param.minimum) if param.minimum is not None else value for value, param in zip(wanted, params, strict=True)]
     return tuple(p.kind(min(v, p.maximum) if p.maximum is not None else v) for v, p in zip(floor, params, strict=True))
