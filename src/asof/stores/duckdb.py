@@ -266,7 +266,9 @@ class DuckDBStore:
         with self._lock, self._errors(_cannot_read):
             if len(spans) <= FEW_SPANS:
                 each = _AROUND_EACH.format(**names)
-                found = [self._connection.sql(each, params=parameters | {"reach": reach} | row).to_arrow_table() for row in spans.to_pylist()]
+                found = [
+                    self._connection.sql(each, params=parameters | {"reach": reach} | row).to_arrow_table() for row in spans.to_pylist()
+                ]
             else:
                 ends = {"first": pc.min(spans["first"]).as_py(), "last": pc.max(spans["last"]).as_py()}
                 every, bounds = (_AROUND_ALL, {"reach": reach}) if reach else (_WITHIN_ALL, ends)
