@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from asof.calendars import NO_CALENDARS, Calendars
 from asof.engine.layout import flag_numbers, is_sorted, known_since, off_grid, runs, surely_distinct
-from asof.engine.panel import Floats, Ints, Panel
+from asof.engine.panel import Floats, Ints, Panel, Points
 from asof.engine.plan import Plan
 from asof.engine.run import Block, block_rows, run_each
 from asof.engine.stages import known_through, staged
@@ -121,6 +121,15 @@ def merge_enrichments(events: pa.Table) -> pa.Table:
     return merged.set_column(merged.schema.get_field_index("enriched_at_utc"), "enriched_at_utc", pa.array(first).cast(UTC))
 
 
+def _points(plan: Plan, instruments: pa.Array, events: SortedEvents, market: Mapping[str, pa.Table]) -> dict[str, Points]:
+    """The points of every stream that a plan and its stages read."""
+    found = {EVENTS: events.having(plan.points.get(EVENTS, ())).on(instruments)}
+    for stream, wanted in plan.points.items():
+        if stream != EVENTS:
+            found[stream] = sort_points(stream, market.get(stream, SCHEMAS[stream].empty_table()), wanted).on(instruments)
+    return found
+
+
 def panel_of(
     plan: Plan,
     timeframe_text: str,
@@ -155,10 +164,7 @@ def panel_of(
     if plan.adjusted:
         columns |= factors(bars.instruments, bars.offsets, ts, actions)
     columns |= member_columns(plan.columns, bars.instruments, bars.offsets, ts, memberships)
-    points = {EVENTS: events.having(plan.point_columns.get(EVENTS, ())).on(bars.instruments)}
-    for stream in (name for name in plan.reaches if name != EVENTS):
-        found = sort_points(stream, market.get(stream, SCHEMAS[stream].empty_table()), plan.point_columns[stream])
-        points[stream] = found.on(bars.instruments)
+    points = _points(plan, bars.instruments, events, market)
     closes = bars.closes(timeframe_text, calendars) if plan.feature_set.market else None
     panel = Panel(bars.offsets, ts, columns, points, step, closes)
     if not plan.stages:

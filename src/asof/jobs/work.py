@@ -164,9 +164,7 @@ class Work:
             before = replace(seen, start=ts["min"] - timedelta(microseconds=reaches[EVENTS_OF].length))
             events = sort_events(
                 joined(
-                    self.store.read(
-                        EVENTS_TABLE, before, record_columns(EVENTS_OF, self.plan.point_columns.get(EVENTS_OF, ())), ordered=False
-                    ),
+                    self.store.read(EVENTS_TABLE, before, record_columns(EVENTS_OF, self.plan.points.get(EVENTS_OF, ())), ordered=False),
                     EVENTS,
                 )
             )
