@@ -205,26 +205,21 @@ def _parts_that_see(work: Work, changes: pa.Table) -> Iterator[Part]:
 
 
 def _spans(work: Work, changes: pa.Table) -> pa.Table:
-    """Spans of time that hold all changed bars and ex-dates, and all bars that see a changed point."""
-    step = timeframe_micros(work.timeframe)
-    near = (work.feature_set.lookback - 1) * step
-    reaches, found = work.feature_set.reaches, []
-    before = {kind: step if kind in MARKET else 0 for kind in reaches}  # a bar opens up to so much before its window ends
-    for kind, length in (("bars", 0), *((kind, reach.length) for kind, reach in reaches.items()), ("actions", 0)):
-        rows = changes.filter(pc.equal(changes["kind"], kind)).sort_by([("instrument_id", "ascending"), ("time", "ascending")])
-        if not len(rows):
-            continue
-        times, codes = micros(rows["time"]), codes_of(rows["instrument_id"])
-        breaks = (np.diff(codes) != 0) | (np.diff(times) > length + before.get(kind, 0) + near)
-        starts = np.flatnonzero(np.append(True, breaks))
-        ends = np.append(starts[1:], len(rows)) - 1
-        first, last = (pa.array(values).cast(UTC) for values in (times[starts] - before.get(kind, 0), times[ends] + length))
-        found.append(pa.table([rows["instrument_id"].take(pa.array(starts)), first, last], schema=SPANS))
-    return pa.concat_tables([SPANS.empty_table(), *found])
-
-
-def _codes(names: pa.ChunkedArray) -> Ints:
-    return np.asarray(pc.index_in(names, pc.unique(names)).combine_chunks()).astype(np.int64)
+    """Spans of time that hold all changed bars and ex-dates, and all bars that see a changed point; those near one another are one."""
+    step, reaches = timeframe_micros(work.timeframe), work.feature_set.reaches
+    near, kinds = (work.feature_set.lookback - 1) * step, ("bars", "actions", *reaches)
+    before = np.array([step if kind in MARKET else 0 for kind in kinds])  # a bar opens up to so much before its window ends
+    behind = np.array([reaches[kind].length if kind in reaches else 0 for kind in kinds])
+    of = np.asarray(pc.index_in(changes["kind"], pa.array(kinds))).astype(np.int64)
+    codes, times = codes_of(changes["instrument_id"]), micros(changes["time"])
+    order = np.lexsort((times - before[of], codes))
+    codes, first, last = codes[order], (times - before[of])[order], (times + behind[of])[order]
+    moments, ranks = np.unique(last, return_inverse=True)
+    latest = moments[np.maximum.accumulate(codes * len(moments) + ranks) % len(moments)]  # so far, of each instrument
+    starts = np.flatnonzero(np.append(True, (np.diff(codes) != 0) | (first[1:] - latest[:-1] > near)))
+    ends = np.append(starts[1:], len(order)) - 1
+    names = changes["instrument_id"].take(pa.array(order[starts]))
+    return pa.table([names, *(pa.array(at).cast(UTC) for at in (first[starts], latest[ends]))], schema=SPANS)
 
 
 def _computed(work: Work, part: Part | Ripple, window: Window) -> tuple[pa.Table, pa.Table, dict[str, str]]:

@@ -169,14 +169,14 @@ def chunks(found: Arrivals, ends: Ints | None = None) -> Iterator[tuple[int, int
 
 def _changes(found: Arrivals) -> Ints:
     """For each arrival the last one before it whose vector it may change, or whose record it is; -1 where there is none."""
-    before = np.full(len(found), -1, np.int64)
+    before, is_bar = np.full(len(found), -1, np.int64), found.is_bar
     order = np.argsort(found.key, kind="stable")
     again = np.flatnonzero(np.diff(found.key[order]) == 0)
     before[order[again + 1]] = order[again]
     if found.crosses:
         return np.maximum(before, _changed_across(found))
     for rows in np.split(np.argsort(found.instrument, kind="stable"), np.cumsum(np.bincount(found.instrument))[:-1]) if len(found) else ():
-        bars = found.is_bar[rows]
+        bars = is_bar[rows]
         newest = np.maximum.accumulate(np.where(bars, found.place[rows], -FOREVER))
         latest = np.maximum.accumulate(np.where(bars, np.arange(len(rows)), -1))
         late = 1 + np.flatnonzero(found.place[rows[1:]] <= newest[:-1])

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from asof.errors import NotFound, Overtaken, RowsRefused, StoreError
 from asof.features.feature_set import FeatureSet
@@ -82,6 +83,11 @@ SELECT {columns} FROM (
     FROM {rows} b JOIN spans s ON b.instrument_id = s.instrument_id WHERE b.timeframe = $timeframe
 ) WHERE ts BETWEEN first AND last OR (ts < first AND before <= $reach) OR (ts > last AND after <= $reach)
 """
+_WITHIN_ALL = """
+SELECT {columns} FROM {rows} JOIN spans USING (instrument_id)
+WHERE timeframe = $timeframe AND ts BETWEEN first AND last AND ts BETWEEN $first AND $last
+"""
+"""Without bars before and after. The ends of all spans leave out blocks, which those of each do not."""
 
 
 _NEWER_THAN_ALL_BEFORE = """
@@ -256,14 +262,18 @@ class DuckDBStore:
     def around(self, timeframe: str, spans: pa.Table, reach: int, columns: tuple[str, ...], known_at: datetime | None = None) -> pa.Table:
         """See `Store.around`."""
         rows, known = ("main.bars", {}) if known_at is None else (f"({held(BARS_TABLE, '$known', 'main.')})", {"known": known_at})
-        parameters, names = {"timeframe": timeframe, "reach": reach, **known}, {"columns": listed(columns), "rows": rows}
+        parameters, names = {"timeframe": timeframe, **known}, {"columns": listed(columns), "rows": rows}
         with self._lock, self._errors(_cannot_read):
             if len(spans) <= FEW_SPANS:
                 each = _AROUND_EACH.format(**names)
-                found = [self._connection.sql(each, params=parameters | row).to_arrow_table() for row in spans.to_pylist()]
+                found = [
+                    self._connection.sql(each, params=parameters | {"reach": reach} | row).to_arrow_table() for row in spans.to_pylist()
+                ]
             else:
+                ends = {"first": pc.min(spans["first"]).as_py(), "last": pc.max(spans["last"]).as_py()}
+                every, bounds = (_AROUND_ALL, {"reach": reach}) if reach else (_WITHIN_ALL, ends)
                 with seen_as(self._connection, "spans", spans):
-                    found = [self._connection.sql(_AROUND_ALL.format(**names), params=parameters).to_arrow_table()]
+                    found = [self._connection.sql(every.format(**names), params=parameters | bounds).to_arrow_table()]
         bars = pa.concat_tables(found) if found else BARS.empty_table()
         return _typed(bars.select(columns), BARS)
 
