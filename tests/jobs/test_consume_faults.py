@@ -7,14 +7,17 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from asof.errors import StoreError
+from asof.stores.duckdb import DuckDBStore
 from asof.stores.postgres import PostgresStore
 from asof.stores.postgres_migrations import Policies, migrate
 from tests.jobs.streams import QUICK, Running, all_there, eventually, keys, message, running, settings_of, stored, streaming
@@ -68,6 +71,42 @@ def test_a_database_that_is_started_again_in_the_middle_loses_nothing(kafka: Kaf
             all_there(store, stream, kafka, topic)
             assert consumer.value("kafka_paused") == consumer.value("cached_events") == 0
             assert consumer.value("store_up") == 1
+
+
+class LosesAnAnswer(DuckDBStore):
+    """A store that keeps a batch and is gone before it says so; `back` is set when it is there again."""
+
+    answers = True
+
+    def __init__(self) -> None:
+        self.back = threading.Event()
+        super().__init__(None)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        with super().transaction():
+            yield
+        if self._depth == 0 and self.answers and stored(self):
+            self.answers = False
+            raise StoreError("the answer to a commit did not come")
+
+    def positions(self, prefix: str) -> dict[str, str]:
+        if self._depth == 0 and not self.answers and not self.back.is_set():  # within a transaction `move` asks for them
+            raise StoreError("the store is away")
+        return super().positions(prefix)
+
+
+def test_a_store_that_is_gone_before_it_answers_pauses_the_reading_until_it_tells_how_far_it_got(kafka: Kafka) -> None:
+    topic = kafka.topic(1)
+    kafka.write(topic, *map(message, range(5)))
+    with closing(LosesAnAnswer()) as store, running(settings_of(kafka, topic), store) as consumer:
+        eventually(lambda: consumer.log.says("reading on from the store's positions"))
+        eventually(lambda: consumer.value("kafka_paused") == 1)
+        kafka.write(topic, message(5))
+        store.back.set()
+        eventually(lambda: len(stored(store)) == 6)
+        eventually(lambda: consumer.value("kafka_paused") == 0)
+        assert set(stored(store)) == keys(*range(6))
 
 
 def test_a_slow_database_pauses_the_reading_and_memory_stays_bounded(kafka: Kafka, postgres: Postgres) -> None:

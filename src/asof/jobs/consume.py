@@ -173,21 +173,26 @@ class Consumption:
             self._lag.waits(one.partition, written_at(one.message))
         newest = {one.partition: one.message for one in batch}
         since = {partition: self._positions[partition] for partition in newest}
-        work = _in_background(lambda: self._again(lambda: self._writer.write(batch, since)))
-        wait([work], PATIENCE_SECONDS)
-        if not work.done():
-            self._wait_paused(consumer, work, newest)
         try:
-            self._positions |= work.result()
+            self._positions |= self._wait(consumer, lambda: self._again(lambda: self._writer.write(batch, since)), newest)
         except Overtaken as error:
             self._log.warning("reading on from the store's positions", error=str(error))
-            consumer.restart(self._starts(list(consumer.reached)))
+            ours = list(consumer.reached)
+            consumer.restart(self._wait(consumer, lambda: self._starts(ours), newest))
         else:
             for partition, message in newest.items():
                 self._lag.stored(partition, written_at(message))
             self._written()
         finally:
             self._metrics.cached_events.set(0)
+
+    def _wait(self, consumer: Consumer, work: Callable[[], T], held: Collection[Partition]) -> T:
+        """What `work` answers; reading is paused while that takes long."""
+        done = _in_background(work)
+        wait([done], PATIENCE_SECONDS)
+        if not done.done():
+            self._wait_paused(consumer, done, held)
+        return done.result()
 
     def _wait_paused(self, consumer: Consumer, work: Future[T], held: Collection[Partition]) -> None:
         consumer.pause(True)
