@@ -18,9 +18,9 @@ export HOME := $(CURDIR)/$(VENV)
 endif
 
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
-FAST := -q -m "not slow" --ignore=tests/laws# The laws run over every operator and take a minute or more.
+FAST := -q -m "not slow and not heavy" --ignore=tests/laws# The laws run over every operator and take a minute or more.
 
-.PHONY: help setup servers watching demo check test lint types docs bench lock clean
+.PHONY: help setup servers watching demo check test heavy lint types docs bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | while IFS='	' read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
@@ -101,8 +101,11 @@ check: $(STAMP) servers ## what to run before a commit: format, lint, types and 
 	$(BIN)/mypy
 	$(PYTEST) $(FAST)
 
-test: $(STAMP) servers ## every test, and the examples in the docstrings
-	@$(PYTEST) --doctest-modules src/asof tests
+test: $(STAMP) servers ## every test but the heavy ones, and the examples in the docstrings
+	@$(PYTEST) -m "not heavy" --doctest-modules src/asof tests
+
+heavy: $(STAMP) servers ## the heavy tests: each benchmark tried small, the kernels of the image
+	@$(PYTEST) --dist load -m heavy tests
 
 lint: $(STAMP) ## ruff: rules and format
 	@$(BIN)/ruff check .

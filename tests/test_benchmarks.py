@@ -41,7 +41,7 @@ def benchmark(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     return subprocess.run([sys.executable, RUN, *arguments], cwd=folder, env=surroundings, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", NAMES)
 def test_a_small_benchmark_runs_and_its_peers_agree(name: str, tmp_path: Path):
     done = benchmark(tmp_path, "--only", name, "--scale", "0.001", "--repeat", "1", "--json", "figures.json")

@@ -82,7 +82,7 @@ def test_where_they_cannot_be_it_says_what_to_do(image, tmp_path):
     assert said(image) == []
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_the_kernels_of_the_image_are_all_that_the_shipped_sets_need(tmp_path):
     settings = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path / "kernels")}
 
