@@ -698,6 +698,16 @@ def test_a_replay_goes_into_a_store_of_its_own(asof: Command, project: Path) -> 
     assert (fast.code, "neither max nor a number of times" in fast.said) == (3, True)
 
 
+def test_a_replay_by_every_moment_knows_each_vector_from_when_it_could_be_known(asof: Command, project: Path) -> None:
+    some = ("-i", "ALFA", "--from", "2024-12-20", "--into", "duckdb:///moments.duckdb")
+    assert asof("replay", "my_v1", "-t", "1d", "--every-moment", *some).code == 0
+    then = ("--known-at", "2024-12-27T00:00:00Z", "--store", "duckdb:///moments.duckdb")
+    found = asof("get", "my_v1", "-t", "1d", "-o", "then.csv", *then)
+    assert found.code == 0
+    days = [line.split(",")[2].strip('"')[:10] for line in Path("then.csv").read_text().splitlines()[1:]]
+    assert days[-1] == "2024-12-25", "the bar of the 26th closes a day after its open"
+
+
 def test_a_bar_that_is_not_there_cannot_be_explained(asof: Command, project: Path) -> None:
     done = asof("explain", "my_v1", "-t", "1d", "-i", "ALFA", "--ts", "2024-06-09T14:30:00Z")
     assert (done.code, "no 1d bar of ALFA that opens at 2024-06-09T14:30:00+00:00; the last one before is 2024-06-07" in done.said) == (

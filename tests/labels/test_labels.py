@@ -135,7 +135,7 @@ def test_the_text_reads_back_and_the_fingerprint_tells_sets_apart():
         (lambda: LabelSet.parse("label set x\nfeature a = 1"), "line 2 of the definition is not"),
         (lambda: LabelSet.parse("label set x\nlabel a = bars.close"), "one is ahead"),
         (lambda: LabelSet.parse("label set x\nlabel a = ahead(__import__('os'), 1)"), "is not part of the language"),
-        (lambda: LabelSet.parse("label set x\nlabel a = ahead(bars.close, m=1)"), "is no label"),
+        (lambda: LabelSet.parse("label set x\nlabel a = ahead(bars.close, m=1)"), "ahead is called as ahead"),
     ],
 )
 def test_what_cannot_be_a_label_is_refused_and_told_why(made, said):

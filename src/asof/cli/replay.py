@@ -23,6 +23,9 @@ def replay(
     ] = None,
     end: Annotated[str | None, typer.Option("--to", help="Nothing that became known later goes in.")] = None,
     speed: Annotated[str, typer.Option(help="`max`, or how much faster than history: 1x, 60x.")] = "max",
+    every_moment: Annotated[
+        bool, typer.Option("--every-moment", help="A cycle for each moment, so that each vector is known from when it could be; slower.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="What came at one moment is in another order for another number.")] = 0,
     topic: Annotated[
         str | None,
@@ -49,6 +52,7 @@ def replay(
             pace=pace,
             seed=seed,
             topic=topic,
+            every_moment=every_moment,
             threads=threads,
             progress=step,
         )

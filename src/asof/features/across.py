@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from asof.errors import DefinitionError, UnknownName, did_you_mean
-from asof.features.expression import BARS, Domain, Expr, Number, column, constant, walk
+from asof.features.expression import BARS, Domain, Expr, Number, as_no_expression, column, constant, walk
+from asof.features.spoken import fitting, spoken
 from asof.features.streams import Window
 from asof.operators import OPERATORS, SECTION_SHAPES, Operator
 
@@ -24,6 +25,8 @@ SECTION: dict[tuple[str, int], Operator] = {(o.name, len(o.inputs) - 2): o for o
 NAMES = tuple(dict.fromkeys(name for name, _ in SECTION))
 
 
+@spoken
+@as_no_expression
 @dataclass(frozen=True)
 class Across:
     """The members of a universe at each moment, or all instruments that have a bar there; with `by`, those of the same group.
@@ -56,10 +59,11 @@ class Across:
 
         Of all, or of the groups of `by`: `sp500.neutralise(x, by="sector")`.
         """
-        if by is not None and self.by not in (None, by):
+        section = self if by is None else Across(self.universe, by)
+        if self.by not in (None, section.by):
             raise DefinitionError(f"neutralise: by={by!r}, but the section is by {self.by!r}: say it once")
-        if by != self.by and by is not None:
-            return Across(self.universe, by).neutralise(x, against)
+        if section != self:
+            return section.neutralise(x, against)
         return self.demean(x) if against is None else self._apply("neutralise", (x, against))
 
     def __getattr__(self, name: str) -> Callable[..., Expr]:
@@ -67,7 +71,7 @@ class Across:
             raise AttributeError(name)
         if name not in NAMES:
             raise UnknownName(f"across has no operator {name!r}{did_you_mean(name, NAMES)}")
-        return lambda x, *args, **kwargs: self._apply(name, (x,), *args, **kwargs)
+        return lambda *args, **named: self._of_one(name, args, named)
 
     def __dir__(self) -> list[str]:
         return [*NAMES, "by", "member", "universe"]
@@ -76,15 +80,22 @@ class Across:
         given = [f'"{self.universe}"'] if self.universe else []
         return f"across({', '.join([*given, *([f'by={chr(34)}{self.by}{chr(34)}'] if self.by else [])])})"
 
-    def _apply(self, name: str, values: tuple[Expr, ...], *args: object, **named: object) -> Expr:
+    def _of_one(self, name: str, args: tuple[object, ...], named: dict[str, object]) -> Expr:
+        """An operator that looks at one value of each member, given first or as `x`."""
+        values, rest = ((named.pop("x"),), args) if "x" in named else (args[:1], args[1:])
+        if not values:
+            raise DefinitionError(f"{name} takes {SECTION[name, 1].signature}: x is not given")
+        return self._apply(name, values, *rest, **named)
+
+    def _apply(self, name: str, values: tuple[object, ...], *args: object, **named: object) -> Expr:
         operator = SECTION[name, len(values)]
-        for x in values:
-            _check(operator, x)
+        looked_at = tuple(_over_bars(operator, x) for x in values)
         members = constant(1) if self.universe is None else column(MEMBER + self.universe, BARS)
         groups = constant(0) if self.by is None else column(GROUP + self.by, BARS)
-        return Expr(operator, (*values, members, groups), _params(operator, args, named), "", BARS)
+        return Expr(operator, (*looked_at, members, groups), _params(operator, args, named), "", BARS)
 
 
+@fitting
 def across(universe: str | None = None, by: str | None = None) -> Across:
     """The members of a universe at each moment, or all instruments that have a bar; with `by`, those of the same group of a grouping.
 
@@ -112,12 +123,13 @@ def schemes(*roots: Expr) -> tuple[str, ...]:
     return tuple(sorted({name.partition(".")[2] for name in leaves if name.startswith((MEMBER, GROUP))}))
 
 
-def _check(operator: Operator, x: object) -> None:
-    """Refuse what is no expression over bars."""
+def _over_bars(operator: Operator, x: object) -> Expr:
+    """The same, refused where it is no expression over bars."""
     if not isinstance(x, Expr):
         raise DefinitionError(f"{operator.name} looks at an expression over bars, not at {x!r}")
     if x.domain != BARS or (x.operator is None and not x.name):
         raise DefinitionError(f"{operator.name} looks across instruments at values of their bars, not at {_rows(x.domain)}: {x!r}")
+    return x
 
 
 def _rows(domain: Domain) -> str:

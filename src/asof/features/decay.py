@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 from asof.errors import DefinitionError
 from asof.operators.arithmetic import exp, log
@@ -11,6 +12,7 @@ from asof.operators.operator import LONGEST
 LEFT_OUT = 53 * math.log(2)
 """Weights are cut where those left out come to less than 2**-53 of the whole, half a unit in the last place of a float: -ln of that."""
 
+FINITE = sys.float_info.max
 RANGES = {
     "alpha": (1e-9, 1.0),
     "span": (1.0, math.inf),
@@ -27,7 +29,7 @@ def alpha_of(**given: float | None) -> float:
         raise DefinitionError(f"ewm takes one of {', '.join(RANGES)} or a gain, not {', '.join(named) or 'none of them'}")
     ((name, value),) = named.items()
     least, most = RANGES[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most or value in (0, math.inf):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= min(most, FINITE) or value == 0:
         limits = "above 0" if least == 0.0 else f"from {least:g}" + (f" to {most:g}" if most < math.inf else "")
         raise DefinitionError(f"ewm: {name}={value!r} is not a number {limits}")
     match name:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from asof.errors import DefinitionError, UnknownName
+from asof.features.spoken import spoken
 
 if TYPE_CHECKING:
     from asof.features.expression import Expr
@@ -22,6 +23,7 @@ COMPARISON = re.compile(r'(category|source|source_name) == "([^"\\\x00-\x1f\x7f-
 """The name of the column that a comparison is: which text, and what it shall be."""
 
 
+@spoken
 class EventText:
     """A text of the events of a window. It can be compared with a text, which gives 1 or 0, and is missing where an event has none."""
 
@@ -59,6 +61,7 @@ class EventText:
         raise DefinitionError(self._refusal("no numbers and no order"))
 
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refused
+    __pow__ = __rpow__ = __mod__ = __rmod__ = __floordiv__ = __rfloordiv__ = __xor__ = __rxor__ = __abs__ = _refused
     __lt__ = __le__ = __gt__ = __ge__ = __neg__ = __and__ = __rand__ = __or__ = __ror__ = __invert__ = _refused
 
     def __contains__(self, text: object) -> bool:

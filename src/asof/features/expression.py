@@ -17,6 +17,7 @@ from asof.features import decay
 from asof.features.adjustment import ADJUSTED, ANY, FREE, NONE, PREFIX, Scale, rescales, scale_of
 from asof.features.event_text import EVENT_TEXTS, EventText
 from asof.features.label import WHY, Label
+from asof.features.spoken import ARITHMETIC, NOT_THERE, fitting, refusing, spoken
 from asof.features.streams import COLUMNS, EVENT_COLUMNS, EVENTS, NOWHERE, Reach, Window, further, last, together, window
 from asof.operators import BAR_SHAPES, EVENT_SHAPES, OPERATORS, POINT_SHAPES, SECTION_SHAPES, Operator, Scaling, Shape
 from asof.operators.known import KNOWN
@@ -53,6 +54,8 @@ _interned: weakref.WeakValueDictionary[tuple[object, ...], Expr] = weakref.WeakV
 _lock = threading.Lock()
 
 
+@spoken
+@refusing(NOT_THERE)
 class Expr:
     """A node: an operator applied to other nodes, a column, or a constant. Made by operators and methods, never directly."""
 
@@ -154,8 +157,14 @@ class Expr:
     def __and__(self, other: Expr | Number) -> Expr:
         return apply("and", self, other)
 
+    def __rand__(self, other: Number) -> Expr:
+        return apply("and", other, self)
+
     def __or__(self, other: Expr | Number) -> Expr:
         return apply("or", self, other)
+
+    def __ror__(self, other: Number) -> Expr:
+        return apply("or", other, self)
 
     def __invert__(self) -> Expr:
         return apply("not", self)
@@ -175,7 +184,14 @@ class Expr:
         return self - self.lag(n)
 
     def between(self, low: Expr | Number, high: Expr | Number) -> Expr:
-        """1 where the value lies between `low` and `high`, both included, else 0: `(x >= low) & (x <= high)`."""
+        """1 where the value lies between `low` and `high`, both included, else 0: `(x >= low) & (x <= high)`.
+
+        Raises `DefinitionError` where both are numbers and the wrong way round: nothing lies between them.
+        """
+        if not isinstance(low, Expr) and not isinstance(high, Expr) and constant(low).params > constant(high).params:
+            raise DefinitionError(
+                f"between: low={low!r} is above high={high!r}, and nothing lies between: write x.between({high!r}, {low!r})"
+            )
         return (self >= low) & (self <= high)
 
     def crossed_above(self, other: Expr | Number) -> Expr:
@@ -219,7 +235,7 @@ class Expr:
         the mean goes that share of the way to the bar's value, from the oldest of `reach` bars on.
         """
         if gain is not None:
-            if not {span, half_life, wilder, alpha, min_count} <= {None} or reach is None:
+            if reach is None or any(other is not None for other in (span, half_life, wilder, alpha, min_count)):
                 raise DefinitionError("ewm with a gain takes a reach beside it and nothing else: x.ewm(gain, reach=500)")
             return apply("ewm", self, gain, reach=reach)
         share = decay.alpha_of(span=span, half_life=half_life, wilder=wilder, alpha=alpha)
@@ -429,11 +445,18 @@ def _rows(domain: Domain) -> str:
     return BARS if domain == BARS else f"{domain} bars"
 
 
+@fitting
 def where(condition: Expr | Number, a: Expr | Number, b: Expr | Number) -> Expr:
     """`a` where the condition is true, `b` where it is false, missing where the condition is missing."""
     return apply("where", condition, a, b)
 
 
+NO_COLUMN = "this is no expression yet: take a column, such as bars.close, events.window('1h').sentiment or trades.window('1m').price"
+as_no_expression = refusing(dict.fromkeys(ARITHMETIC, NO_COLUMN))
+"""For what expressions are taken from."""
+
+
+@as_no_expression
 class AdjustedBars:
     """The bars as they are seen from the row that looks at them: earlier prices and volumes by the shares of then, dividends taken off.
 
@@ -455,6 +478,8 @@ class AdjustedBars:
         return list(ADJUSTED)
 
 
+@spoken
+@as_no_expression
 class Bars:
     """The bars of one instrument and timeframe: `bars.close` and its like, `bars.adjusted`, `bars.count(n)`, and `bars.every("1h")`."""
 
@@ -484,6 +509,8 @@ class Bars:
         return [*BAR_COLUMNS, "adjusted", "count", "every"]
 
 
+@spoken
+@as_no_expression
 class PointWindow:
     """The points of a stream in a window. `windows` says which stream has a class of its own, with what is made of its columns."""
 
@@ -515,6 +542,7 @@ class PointWindow:
         return [*COLUMNS[self.domain.stream], *self.made]
 
 
+@spoken
 class EventWindow(PointWindow):
     """The events enriched within a duration before each bar's open, both ends included."""
 
@@ -539,6 +567,8 @@ class EventWindow(PointWindow):
         return column(comparison, self.domain)
 
 
+@spoken
+@as_no_expression
 class Events:
     """The scored events that name an instrument, cut into windows by the time they became known."""
 

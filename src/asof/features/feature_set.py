@@ -14,6 +14,7 @@ from asof.errors import DefinitionError, NotFound, did_you_mean
 from asof.features.across import crosses, schemes
 from asof.features.expression import BARS, Expr, higher_timeframes, lookback, reaches, walk, windows
 from asof.features.label import WHY, Label
+from asof.features.spoken import fitting
 from asof.features.streams import EVENTS, MARKET, Reach
 from asof.features.text import definition_text, parse_definition
 
@@ -74,8 +75,11 @@ class FeatureSet:
     2
     """
 
+    @fitting
     def __init__(self, version: str, features: Mapping[str, Expr], flags: Mapping[str, Expr] | None = None) -> None:
         check_name(version, "feature set version")
+        check_names(version, features, "features")
+        check_names(version, {} if flags is None else flags, "flags")
         if not features:
             raise DefinitionError(f"feature set {version} has no features")
         if len(flags or {}) > MOST_FLAGS:
@@ -187,6 +191,12 @@ class FeatureSet:
 
     def __repr__(self) -> str:
         return f"<FeatureSet {self.version}: {len(self.features)} features, {self.lookback} bars back, {self.fingerprint[:12]}>"
+
+
+def check_names(version: str, given: object, what: str) -> None:
+    """Refuse what gives no names to the parts of a set."""
+    if not isinstance(given, Mapping):
+        raise DefinitionError(f"the {what} of {version} are {type(given).__name__}: give a dictionary from names to them")
 
 
 def check_name(name: object, what: str) -> None:

@@ -17,8 +17,9 @@ from types import MappingProxyType
 from asof.errors import DefinitionError
 from asof.features.adjustment import ADJUSTED, FREE
 from asof.features.expression import BARS, Expr, bars, walk, where
-from asof.features.feature_set import check_name
+from asof.features.feature_set import check_name, check_names
 from asof.features.label import Label
+from asof.features.spoken import fitting
 from asof.features.text import expression_text, parse_expression
 
 LONGEST = 100_000
@@ -71,7 +72,8 @@ class Barriers(Label):
     low: Expr | None = None
 
     def __post_init__(self) -> None:
-        _check_bars("triple_barrier", price=self.price, volatility=self.volatility, high=self.high, low=self.low)
+        more = {name: x for name in ("volatility", "high", "low") if (x := getattr(self, name)) is not None}
+        _check_bars("triple_barrier", price=self.price, **more)
         _check_horizon("triple_barrier", self.horizon)
         for name, width in (("upper", self.upper), ("lower", self.lower)):
             if isinstance(width, bool) or not isinstance(width, int | float) or not 0 < width < float("inf"):
@@ -107,6 +109,7 @@ class Barriers(Label):
 AnyLabel = Ahead | Barriers
 
 
+@fitting
 def ahead(value: Expr, n: int) -> Ahead:
     """The value that an expression over bars will have `n` bars later: a lag of `-n`, which only a label may have.
 
@@ -118,6 +121,7 @@ def ahead(value: Expr, n: int) -> Ahead:
     return Ahead(value, n)
 
 
+@fitting
 def forward_return(n: int, price: Expr = bars.close, *, log: bool = False) -> Ahead:
     """The return over the next `n` bars, `price[+n] / price - 1`, or the logarithm of the ratio."""
     _check_bars("forward_return", price=price)
@@ -126,6 +130,7 @@ def forward_return(n: int, price: Expr = bars.close, *, log: bool = False) -> Ah
     return Ahead(ratio.log() if log else ratio - 1, n)
 
 
+@fitting
 def direction(n: int, threshold: Expr | float = 0.0, price: Expr = bars.close) -> Ahead:
     """1 where the return over the next `n` bars is above `threshold`, -1 where it is below its negative, else 0.
 
@@ -136,6 +141,7 @@ def direction(n: int, threshold: Expr | float = 0.0, price: Expr = bars.close) -
     return Ahead(where(ret > limit, 1, where(ret < -limit, -1, 0)), n)
 
 
+@fitting
 def triple_barrier(
     price: Expr,
     n: int,
@@ -169,8 +175,10 @@ class LabelSet:
     5
     """
 
+    @fitting
     def __init__(self, version: str, labels: Mapping[str, AnyLabel]) -> None:
         check_name(version, "label set version")
+        check_names(version, labels, "labels")
         if not labels:
             raise DefinitionError(f"label set {version} has no labels")
         for name, label in labels.items():
@@ -249,10 +257,7 @@ def parse_label(text: str) -> AnyLabel:
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _KINDS):
         raise DefinitionError(f"{text[:80]!r} is no label: one is {' or '.join(f'{kind}(...)' for kind in _KINDS)}")
     named = {str(k.arg): _argument(k.value) for k in node.keywords}
-    try:
-        return _KINDS[node.func.id](*map(_argument, node.args), **named)
-    except TypeError as error:
-        raise DefinitionError(f"{text[:80]!r} is no label: {error}") from None
+    return _KINDS[node.func.id](*map(_argument, node.args), **named)
 
 
 def _argument(node: ast.expr) -> Expr | float:
@@ -261,9 +266,9 @@ def _argument(node: ast.expr) -> Expr | float:
     return parse_expression(ast.unparse(node))
 
 
-def _check_bars(kind: str, **given: Expr | None) -> None:
+def _check_bars(kind: str, **given: object) -> None:
     for name, expr in given.items():
-        if expr is not None and not (isinstance(expr, Expr) and expr.domain == BARS):
+        if not (isinstance(expr, Expr) and expr.domain == BARS):
             raise DefinitionError(f"{kind}: {name} is no expression over bars: {expr!r}")
 
 

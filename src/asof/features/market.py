@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from asof.errors import DefinitionError
-from asof.features.expression import Expr, Number, PointWindow, column
+from asof.features.expression import Expr, Number, PointWindow, as_no_expression, column
+from asof.features.spoken import spoken
 from asof.features.streams import BOOKS, LONGEST_LEVEL, QUOTES, TRADES, VWAP_TO_DEPTH, last, window
 
 
@@ -73,6 +74,7 @@ class QuoteWindow(TwoSided):
         return (self.bid_size - self.ask_size) / (self.bid_size + self.ask_size)
 
 
+@spoken
 class BookWindow(TwoSided):
     """The order books that became known within a duration before each bar's close, each as it is after an update."""
 
@@ -141,6 +143,8 @@ class BookWindow(TwoSided):
         return column(name, self.domain, n)
 
 
+@spoken
+@as_no_expression
 class Trades:
     """The trades of an instrument."""
 
@@ -153,6 +157,8 @@ class Trades:
         return TradeWindow(last(TRADES, most, within))
 
 
+@spoken
+@as_no_expression
 class Quotes:
     """The quotes of an instrument."""
 
@@ -165,6 +171,8 @@ class Quotes:
         return QuoteWindow(last(QUOTES, most, within))
 
 
+@spoken
+@as_no_expression
 class Books:
     """The order books of an instrument."""
 

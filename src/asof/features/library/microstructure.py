@@ -10,22 +10,26 @@ from __future__ import annotations
 
 from asof.features.expression import Expr, apply, where
 from asof.features.market import QuoteWindow, TradeWindow
+from asof.features.spoken import composed
 
 WITHIN = "1m"
 """How far back the point before is looked for, unless something is said."""
 
 
+@composed
 def total(x: Expr) -> Expr:
     """The sum over the points of a window that have a value; 0 where none has."""
     return where(x.is_missing(), 0, x).sum()
 
 
+@composed
 def average(x: Expr) -> Expr:
     """The mean over the points of a window that have a value; missing where none has."""
     found = x.count()
     return total(x) / found.when(found > 0)
 
 
+@composed
 def trade_sign(trades: TradeWindow, quotes: QuoteWindow | None = None, within: str = WITHIN) -> Expr:
     """For each trade 1 where the buyer was the aggressor, -1 where the seller was, missing where nothing tells.
 
@@ -41,16 +45,19 @@ def trade_sign(trades: TradeWindow, quotes: QuoteWindow | None = None, within: s
     return where(trades.side.is_missing(), where((above == 0) | above.is_missing(), tick, above.sign()), trades.side)
 
 
+@composed
 def signed_volume(trades: TradeWindow, sign: Expr) -> Expr:
     """The size that buyers were the aggressors of less that of sellers: sum(sign * size). Trades without a sign count for nothing."""
     return total(sign * trades.size)
 
 
+@composed
 def vwap(trades: TradeWindow) -> Expr:
     """The mean price, weighted by size; missing without trades."""
     return trades.price.mean(weight=trades.size)
 
 
+@composed
 def order_flow_imbalance(quotes: QuoteWindow, within: str = WITHIN) -> Expr:
     """The order flow imbalance at the best level of Cont, Kukanov and Stoikov 2014, "The price impact of order book events".
 
@@ -65,6 +72,7 @@ def order_flow_imbalance(quotes: QuoteWindow, within: str = WITHIN) -> Expr:
     return total(bought - sold)
 
 
+@composed
 def vpin(trades: TradeWindow, sign: Expr, buckets: int = 50) -> Expr:
     """The volume-synchronised probability of informed trading: Easley, Lopez de Prado and O'Hara 2012, "Flow toxicity and liquidity".
 
@@ -74,6 +82,7 @@ def vpin(trades: TradeWindow, sign: Expr, buckets: int = 50) -> Expr:
     return apply("buckets", where(sign.is_missing(), 0, sign), weight=trades.size, n=buckets)
 
 
+@composed
 def kyle_lambda(trades: TradeWindow, sign: Expr, within: str = WITHIN) -> Expr:
     """Kyle's lambda, the price impact of signed volume: Kyle 1985, "Continuous auctions and insider trading".
 
@@ -85,6 +94,7 @@ def kyle_lambda(trades: TradeWindow, sign: Expr, within: str = WITHIN) -> Expr:
     return total(change * flow) / weight.when(weight > 0)
 
 
+@composed
 def amihud(change: Expr, value: Expr, n: int) -> Expr:
     """The illiquidity of Amihud 2002, "Illiquidity and stock returns": the mean of |change| / value over `n` bars.
 
@@ -93,6 +103,7 @@ def amihud(change: Expr, value: Expr, n: int) -> Expr:
     return apply("mean", change.abs() / value.when(value > 0), n, min_count=1)
 
 
+@composed
 def roll_spread(trades: TradeWindow, within: str = WITHIN) -> Expr:
     """The effective spread of Roll 1984, "A simple implicit measure of the effective bid-ask spread": 2 sqrt(-cov(change, change before)).
 
@@ -106,6 +117,7 @@ def roll_spread(trades: TradeWindow, within: str = WITHIN) -> Expr:
     return (-covariance).maximum(0).sqrt() * 2
 
 
+@composed
 def effective_spread(trades: TradeWindow, quotes: QuoteWindow) -> Expr:
     """The mean effective spread: 2 |price - mid| with the middle of the quote that prevailed just before each trade.
 
@@ -114,6 +126,7 @@ def effective_spread(trades: TradeWindow, quotes: QuoteWindow) -> Expr:
     return average((trades.price - quotes.mid.at(trades)).abs() * 2)
 
 
+@composed
 def realised_volatility(quotes: QuoteWindow, within: str = WITHIN) -> Expr:
     """The square root of the sum of the squared logarithmic changes of the middle, from quote to quote.
 
