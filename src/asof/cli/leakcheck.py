@@ -16,6 +16,7 @@ from asof.config import load_settings
 from asof.errors import DefinitionError, NotFound, did_you_mean
 from asof.feature_store import connect
 from asof.features.feature_set import FeatureSet
+from asof.jobs.around import tried_on
 from asof.jobs.leakcheck import (
     CUTS,
     MOST_BARS,
@@ -32,7 +33,7 @@ from asof.jobs.leakcheck import (
 )
 from asof.jobs.leakcheck import leakcheck as check
 from asof.jobs.variations import CHECKS
-from asof.operators import OPERATORS, STAGED_SHAPES, Operator
+from asof.operators import Operator
 
 
 def leakcheck(
@@ -47,7 +48,9 @@ def leakcheck(
     ] = None,
     instrument: InstrumentOption = None,
     bars: Annotated[int, typer.Option(min=2, max=100_000, help="The last so many bars of each instrument, from the store.")] = MOST_BARS,
-    operators: Annotated[bool, typer.Option("--operators", help="Also every operator of the language.")] = False,
+    operators: Annotated[
+        bool, typer.Option("--operators", help="Also every operator of the language, those over points with where= as well.")
+    ] = False,
     frame: Annotated[str, typer.Option(help="The data frames that functions take: pandas, polars or arrow.")] = "pandas",
     lookback: Annotated[int | None, typer.Option(min=1, help="How many bars a row of a function depends on.")] = None,
     tolerance: Annotated[
@@ -65,9 +68,8 @@ def leakcheck(
     """
     if timeframe is None and instrument:
         raise typer.BadParameter("say which of the store's bars to take, such as --timeframe 1d", param_hint="--timeframe")
-    machine = (operator for operator in OPERATORS if operator.shape not in STAGED_SHAPES)
-    chosen = [*_chosen(what or []), *(machine if operators else ())]
-    given, others, calendars = _given(timeframe, instrument, bars, seed, store, higher_of(chosen))
+    chosen = [*_chosen(what or []), *(tried_on(timeframe) if operators else ())]
+    given, others, calendars = _given(timeframe, instrument, bars, seed, store, higher_of(chosen, timeframe))
     with progress("leakcheck", as_json) as step:
         found = check(
             chosen,

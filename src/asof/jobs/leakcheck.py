@@ -28,10 +28,11 @@ from asof.calendars import Calendars
 from asof.errors import DataError, DefinitionError, NotFound, did_you_mean
 from asof.features.feature_set import FeatureSet
 from asof.jobs.adjusting import NO_ACTIONS
+from asof.jobs.around import set_around
 from asof.jobs.compute import distinct, higher_given, market_of, memberships_given, one_timeframe, usable
 from asof.jobs.made_up import made_up
 from asof.jobs.panels import merge_enrichments, sort_bars
-from asof.jobs.subjects import FRAMES, Column, Function, FunctionSubject, Grid, SetSubject, Subject, set_around
+from asof.jobs.subjects import FRAMES, Column, Function, FunctionSubject, Grid, SetSubject, Subject
 from asof.jobs.variations import CHECKS, STARTS, Inquiry, Pair
 from asof.jobs.work import joined
 from asof.jobs.worlds import World
@@ -129,28 +130,29 @@ def leakcheck(
     made up that has whatever the subjects look at, and as many bars as they look back. Everything is computed some hundred times, so a few
     instruments and some hundred bars of each are enough. The same `seed` varies the data in the same way.
 
-    An operator is checked on prices, returns or events, with small parameters. A function is called with bars as a `frame` ("pandas",
-    "polars" or "arrow"), and with events where it has a parameter `events`; it returns a frame with `instrument_id`, `ts` (the open of
-    one of the bars) and features. A row that it leaves out is missing. It may say how many bars back a row depends (`lookback`); otherwise
-    a value that is there must be the same wherever the data begins. There, and where the work is split, relative differences up to
-    `tolerance` are rounding. `skip` names checks to leave out.
+    An operator is checked on prices and returns, events, the bars of a higher timeframe or across instruments, whatever it works on, with
+    small parameters. A function is called with bars as a `frame` ("pandas", "polars" or "arrow"), and with events where it has a parameter
+    `events`; it returns a frame with `instrument_id`, `ts` (the open of one of the bars) and features. A row that it leaves out is missing.
+    It may say how many bars back a row depends (`lookback`); otherwise a value that is there must be the same wherever the data begins.
+    There, and where the work is split, relative differences up to `tolerance` are rounding. `skip` names checks to leave out.
 
     Raises `DataError` for rows that cannot be used or a result that is no such frame, `DefinitionError` for a function that fails.
     """
     chosen = feature_sets if isinstance(feature_sets, Iterable) and not isinstance(feature_sets, str) else [feature_sets]
     known = Calendars(calendars or {})
-    subjects = [_subject(given, known, frame, lookback, tolerance) for given in chosen]
-    checks = _chosen(tuple(skip))
-    mapping, frames = ColumnMapping(timezone=timezone), higher_of(chosen)
+    mapping, checks = ColumnMapping(timezone=timezone), _chosen(tuple(skip))
     market = market_of(mapping, trades=trades, quotes=quotes, books=books)
-    if bars is None:
-        world = made_up(subjects, known)
-        world = replace(world, market={**world.market, **market})
+    given = None if bars is None else _world(bars, events, actions, timeframe, timezone, known, market)
+    base = None if given is None else given.timeframe
+    subjects = [_subject(one, known, frame, lookback, tolerance, base) for one in chosen]
+    if given is None:
+        made = made_up(subjects, known)
+        world = replace(made, market={**made.market, **market})
     else:
-        world = _world(bars, events, actions, timeframe, timezone, known, market)
-    if bars is not None or memberships is not None:
+        world = given
+    if given is not None or memberships is not None:
         world = replace(world, memberships=memberships_given(memberships, mapping))
-    world = replace(world, higher=_higher(world, frames, higher or {}, mapping, known))
+    world = replace(world, higher=_higher(world, higher_of(chosen, base), higher or {}, mapping, known))
     findings, unseen = list[Finding](), list[str]()
     compared, total = 0, len(subjects) * len(checks) * len(world.bars)
     for subject in subjects:
@@ -169,9 +171,10 @@ def leakcheck(
     return Leakcheck(tuple(subject.name for subject in subjects), compared, tuple(findings), tuple(unseen))
 
 
-def higher_of(given: Iterable[Checkable]) -> list[str]:
-    """The higher timeframes that feature sets look at."""
-    return sorted({text for one in given if isinstance(one, FeatureSet) for text in one.higher})
+def higher_of(given: Iterable[Checkable], timeframe: str | None = None) -> list[str]:
+    """The higher timeframes that feature sets look at, and operators that are tried on bars of a timeframe."""
+    sets = (set_around(one, timeframe) if isinstance(one, Operator) else one for one in given)
+    return sorted({text for one in sets if isinstance(one, FeatureSet) for text in one.higher})
 
 
 def stored_market(store: Store, bars: pa.Table, timeframe: str) -> dict[str, pa.Table]:
@@ -204,9 +207,10 @@ def stored(
 
 
 def stored_higher(store: Store, bars: pa.Table, timeframes: Iterable[str]) -> dict[str, pa.Table]:
-    """The stored bars of higher timeframes that open no later than some bars, of their instruments."""
+    """The stored bars of higher timeframes, where there are any, that open no later than some bars, of their instruments."""
     names, last = tuple(pc.unique(bars["instrument_id"]).to_pylist()), pc.max(bars["ts"]).as_py()
-    return {text: joined(store.read(BARS_TABLE, Selection(text, names, end=last)), BARS) for text in timeframes}
+    found = {text: joined(store.read(BARS_TABLE, Selection(text, names, end=last)), BARS) for text in timeframes}
+    return {text: table for text, table in found.items() if len(table)}
 
 
 def stored_memberships(store: Store) -> pa.Table:
@@ -249,11 +253,11 @@ def _higher(
     return World.of(world.bars, world.events, world.timeframe, calendars, higher=found).higher
 
 
-def _subject(given: Checkable, calendars: Calendars, frame: str, lookback: int | None, tolerance: float) -> Subject:
+def _subject(given: Checkable, calendars: Calendars, frame: str, lookback: int | None, tolerance: float, base: str | None) -> Subject:
     if isinstance(given, FeatureSet):
         return SetSubject(given.version, given, calendars)
     if isinstance(given, Operator):
-        return SetSubject(given.key, set_around(given), calendars)
+        return SetSubject(given.key, set_around(given, base), calendars)
     if not callable(given):
         raise DefinitionError(f"{given!r} is no feature set, operator or function")
     if frame not in FRAMES:

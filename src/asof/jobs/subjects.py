@@ -21,12 +21,10 @@ from asof.engine.panel import Column as PointColumn
 from asof.engine.panel import Ints
 from asof.engine.plan import Plan, plan
 from asof.errors import DataError, DefinitionError
-from asof.features.expression import BARS, Expr, apply, bars, events, where
 from asof.features.feature_set import FeatureSet
 from asof.jobs.panels import panel_of, sort_bars, vectors_of
 from asof.jobs.points import sort_events
 from asof.jobs.worlds import World
-from asof.operators import EVENT_SHAPES, POINT_SHAPES, Operator, Param
 from asof.records import Frame, floats, micros, one_chunk
 from asof.sources.columns import ColumnMapping, Reader
 from asof.stores.store import vectors_table
@@ -242,35 +240,3 @@ def _spread(column: pa.ChunkedArray, places: Ints, rows: int, what: str) -> Colu
     texts = np.full(rows, None, object)
     texts[places] = np.array(text.to_pylist(), object)
     return texts
-
-
-def set_around(operator: Operator) -> FeatureSet:
-    """A feature set that applies an operator to prices and returns, or to the events of two windows."""
-    params = _numbers(operator.params)
-    ret = bars.close / bars.close.lag(1) - 1
-    if operator.shape in POINT_SHAPES:
-        return _set_of_points(operator)
-    if operator.shape in EVENT_SHAPES:
-        windows = {name: events.window(name) for name in ("2h", "3d")}
-        inputs = {f"window_{n}": (w.sentiment, w.confidence, w.clock_skew) for n, w in windows.items()}
-    else:
-        mood = events.window("1d").sentiment.mean()
-        inputs = {"on_prices": (bars.close, bars.open, bars.volume), "on_returns": (ret, mood, bars.volume)}
-    made = {name: Expr(operator, given[: len(operator.inputs)], params, "", BARS) for name, given in inputs.items()}
-    return FeatureSet("operator", made)
-
-
-def _set_of_points(operator: Operator) -> FeatureSet:
-    """A feature set that applies an operator over points to the events of two windows."""
-    windows = {name: events.window(name) for name in ("2h", "3d")}
-    given = {n: (w.sentiment, w.present)[: len(operator.inputs)] for n, w in windows.items()}
-    spans = ("1d",) * len(operator.params)
-    made = {name: apply(operator.name, *inputs, *spans) for name, inputs in given.items()}
-    return FeatureSet("operator", {f"window_{name}": where(x.is_missing(), 0, x).sum() for name, x in made.items()})
-
-
-def _numbers(params: tuple[Param, ...]) -> tuple[int | float, ...]:
-    """Small values that parameters may have, and that a window can hold."""
-    wanted = [2 if p.name == "min_count" else 3 + place if p.default is None else p.default for place, p in enumerate(params)]
-    floor = [max(value, param.minimum) if param.minimum is not None else value for value, param in zip(wanted, params, strict=True)]
-    return tuple(p.kind(min(v, p.maximum) if p.maximum is not None else v) for v, p in zip(floor, params, strict=True))
