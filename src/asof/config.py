@@ -100,6 +100,9 @@ class Settings(BaseSettings):
         validation_alias="ASOF_STORE",
         description="URL of the store; where it is not given, PostgreSQL if there is a `POSTGRES_PASSWORD`, else `duckdb:///asof.duckdb`",
     )
+    key: SecretStr | None = Field(
+        None, validation_alias="ASOF_KEY", description="Key of the service that the store is, where it asks for one"
+    )
     features: Path | None = Field(None, validation_alias="ASOF_FEATURES", description="Python file that defines feature sets")
     event_window_minutes: int = Field(
         60, ge=1, le=525_600, validation_alias="FEATURE_EVENT_WINDOW_MINUTES", description="Event window of `fs_v1`, in minutes"
@@ -288,6 +291,6 @@ def load_settings(**given: str) -> Settings:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
         hint = did_you_mean(name, list(Settings.model_fields)) if first["type"] == "extra_forbidden" else ""
-        secret = any(word in name.lower() for word in ("password", "kafka.", "properties")) or name == "kafka"
+        secret = any(word in name.lower() for word in ("password", "kafka.", "properties")) or name in ("kafka", "key", "ASOF_KEY")
         shown = "what is given" if secret else repr(first["input"])
         raise ConfigError(f"setting {name}: {first['msg']}{hint}, not {shown}") from None

@@ -43,6 +43,16 @@ class Overtaken(StoreError):
     """A position that is not where its reader left it: another reader of the same has moved it."""
 
 
+class Overloaded(StoreError):
+    """A service that has as much to do as it takes on: to ask again in a moment is of use."""
+
+
+class AccessError(AsofError):
+    """A service that does not let in who asks, or not to that."""
+
+    exit_code = 9
+
+
 class BrokerError(AsofError):
     """A broker that cannot be reached, or that refuses what it is asked."""
 

@@ -535,13 +535,17 @@ class FeatureStore:
         self.close()
 
 
-def connect(url: str | None = None, *, memory: str | None = None, threads: int | None = None, create: bool = True) -> FeatureStore:
+def connect(
+    url: str | None = None, *, memory: str | None = None, threads: int | None = None, create: bool = True, key: str | None = None
+) -> FeatureStore:
     """Open a store: `duckdb:///path`, a plain path, or by default what `ASOF_STORE` or `asof.toml` names, else `asof.duckdb` here.
 
-    A file that is not there is made, unless `create` is false. Raises `StoreError` where it cannot be opened, saying who holds it.
+    A file that is not there is made, unless `create` is false. A running service is a store to read from, with a `key` if it asks for
+    one, by default `ASOF_KEY`. Raises `StoreError` where it cannot be opened, saying who holds it.
     """
     settings = load_settings()
-    return FeatureStore(open_store(url or settings.store_url, memory=memory, threads=threads, create=create), settings)
+    given = key if key is not None or settings.key is None else settings.key.get_secret_value()
+    return FeatureStore(open_store(url or settings.store_url, memory=memory, threads=threads, create=create, key=given), settings)
 
 
 def _publisher(settings: Settings, version: str, topic: str) -> Published:

@@ -109,14 +109,15 @@ def _store(url: str | None) -> list[Finding]:
     rows, more = facts["rows"], facts["findings"]
     assert isinstance(rows, dict)
     assert isinstance(more, list)
+    layout = "" if facts["layout"] is None else f", layout {facts['layout']}"
     counts = ", ".join(f"{name} {count:,}" for name, count in rows.items())
     found = [
-        Finding("ok", "store", f"{opened.store.url}: {facts['kind']} {facts['version']}, layout {facts['layout']}"),
+        Finding("ok", "store", f"{opened.store.url}: {facts['kind']} {facts['version']}{layout}"),
         *(Finding(*finding) for finding in more),
-        Finding("ok", "rows", counts),
+        Finding("ok", "rows", counts or "a service tells no counts"),
         Finding("ok" if registry else "note", "registry", ", ".join(registry) or "empty", "" if registry else "asof apply"),
     ]
-    if rows["quarantine"]:
+    if rows.get("quarantine"):
         found.append(
             Finding("note", "quarantine", f"{rows['quarantine']:,} refused rows", 'select reason, detail, source, "row" from quarantine')
         )

@@ -8,10 +8,14 @@ from pathlib import Path
 
 from asof.errors import MissingExtra, StoreError, did_you_mean
 from asof.stores.duckdb import DuckDBStore
+from asof.stores.service import ServiceStore
 from asof.stores.store import Store
 
+Opener = Callable[[str, str | None, int | None, bool, str | None], Store]
+"""Opens a store by the rest of its URL, given memory, threads, whether to make it, and the key of a service."""
 
-def _open_duckdb(rest: str, memory: str | None, threads: int | None, create: bool) -> Store:
+
+def _open_duckdb(rest: str, memory: str | None, threads: int | None, create: bool, key: str | None) -> Store:
     path = rest.removeprefix("/")
     if rest and not path:
         raise StoreError("the store has no path: write duckdb:///asof.duckdb, or duckdb:// for one in memory")
@@ -22,10 +26,19 @@ def _open_duckdb(rest: str, memory: str | None, threads: int | None, create: boo
     return DuckDBStore(Path(path).expanduser() if path else None, memory=memory, threads=threads)
 
 
-def _open_postgres(rest: str, memory: str | None, threads: int | None, create: bool) -> Store:
+def _open_postgres(rest: str, memory: str | None, threads: int | None, create: bool, key: str | None) -> Store:
     with _psycopg():
         from asof.stores.postgres import PostgresStore  # noqa: PLC0415  # psycopg is an extra
     return PostgresStore(f"postgresql://{rest}")
+
+
+def _open_flight(scheme: str) -> Opener:
+    def opened(rest: str, memory: str | None, threads: int | None, create: bool, key: str | None) -> Store:
+        from asof.stores.service_flight import FlightWire  # noqa: PLC0415  # gRPC is large, and rarely wanted
+
+        return ServiceStore(FlightWire(f"{scheme}://{rest}", key))
+
+    return opened
 
 
 @contextmanager
@@ -36,13 +49,16 @@ def _psycopg() -> Iterator[None]:
         raise MissingExtra(f'a PostgreSQL store needs psycopg: pip install "asof[postgres]" ({error})') from None
 
 
-SCHEMES: dict[str, Callable[[str, str | None, int | None, bool], Store]] = {
+SCHEMES: dict[str, Opener] = {
     "duckdb": _open_duckdb,
     "postgresql": _open_postgres,
     "postgres": _open_postgres,
+    "grpc": _open_flight("grpc"),
+    "grpc+tls": _open_flight("grpc+tls"),
 }
 """What opens each scheme. `duckdb:///name` is a file in this folder, `duckdb:////name` an absolute path, `duckdb://` is in memory;
-`postgresql://user:password@host:port/database` is a server, which `asof migrate` prepares."""
+`postgresql://user:password@host:port/database` is a server, which `asof migrate` prepares; `grpc://host:port` is a running service,
+to read from."""
 
 
 def scheme_of(url: str) -> tuple[str, str]:
@@ -58,19 +74,19 @@ def scheme_of(url: str) -> tuple[str, str]:
     return scheme, rest
 
 
-def open_store(url: str, *, memory: str | None = None, threads: int | None = None, create: bool = True) -> Store:
-    """The store of a URL; a plain path is a DuckDB file, made where there is none unless `create` is false.
+def open_store(url: str, *, memory: str | None = None, threads: int | None = None, create: bool = True, key: str | None = None) -> Store:
+    """The store of a URL; a plain path is a DuckDB file, made where there is none unless `create` is false. A service may want a `key`.
 
     Raises `StoreError` where it cannot be opened.
     """
     scheme, rest = scheme_of(url)
-    return SCHEMES[scheme](rest, memory, threads, create)
+    return SCHEMES[scheme](rest, memory, threads, create, key)
 
 
 def migrate_store(url: str, columnstore_after: str | None, retention: str | None) -> list[str]:
     """Bring a store to the newest layout; the migrations that it had not had. None for one that needs no such command."""
     scheme, rest = scheme_of(url)
-    if scheme == "duckdb":
+    if not scheme.startswith("postgres"):
         return []
     with _psycopg():
         from asof.stores.postgres_migrations import Policies, migrate  # noqa: PLC0415  # psycopg is an extra
@@ -80,7 +96,7 @@ def migrate_store(url: str, columnstore_after: str | None, retention: str | None
 def migration_scripts(url: str, columnstore_after: str | None, retention: str | None) -> dict[str, str]:
     """What `migrate_store` would run, as SQL by name."""
     scheme, rest = scheme_of(url)
-    if scheme == "duckdb":
+    if not scheme.startswith("postgres"):
         return {}
     with _psycopg():
         from asof.stores.postgres_migrations import Policies, pending  # noqa: PLC0415  # psycopg is an extra
