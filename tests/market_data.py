@@ -21,7 +21,7 @@ from asof.sources.columns import ColumnMapping
 from asof.stores.store import BARS_TABLE, POINTS, Selection, Store
 from asof.stores.urls import open_store
 from asof.timeframes import UNITS
-from tests.market_oracle import Instrument
+from tests.market_oracle import Instrument, amihud
 
 BAC_HOUR = datetime(2013, 10, 7, 14, tzinfo=UTC), datetime(2013, 10, 7, 14, 40, tzinfo=UTC)
 BTC_SPAN = datetime(2024, 8, 8, 23, 54, 14, tzinfo=UTC), datetime(2024, 8, 8, 23, 55, 10, tzinfo=UTC)
@@ -73,9 +73,12 @@ def real_differences(folder: Path, work: Path) -> Iterator[tuple[str, float, int
     with closing(real_market(folder, work)) as store:
         for timeframe, name, step in (("1m", "BAC", MINUTE), ("1s", "BTCUSDT", SECOND)):
             bars = joined(store.read(BARS_TABLE, Selection(timeframe, (name,))), BARS)
-            market = Instrument(**rows_of(store, name))
-            for vector in Work(store, feature_set, timeframe, NOW, "test").vectors(bars, Selection(None, (name,))).to_pylist():
-                for feature, wanted in market.vector(round(vector["ts"].timestamp() * 1_000_000) + step).items():
+            points = rows_of(store, name)
+            market, illiquid = Instrument(**points), amihud(bars.to_pylist(), points["trades"], step)
+            vectors = Work(store, feature_set, timeframe, NOW, "test").vectors(bars, Selection(None, (name,))).to_pylist()
+            for vector, rest in zip(vectors, illiquid, strict=True):
+                theirs = market.vector(round(vector["ts"].timestamp() * 1_000_000) + step) | {"amihud_20": rest}
+                for feature, wanted in theirs.items():
                     if wanted is not None and vector[feature] is not None:
                         apart = abs(vector[feature] - wanted)
                         found.setdefault(feature, []).append(apart / abs(wanted) if wanted else apart)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -151,6 +152,16 @@ class Instrument:
         found |= {"BOOK_GAP"} if any(book["gap"] for book in books) else set()
         short = books and (not _deep(books[-1]) or None in (self._of_books(close)["vwap_to_buy"], self._of_books(close)["vwap_to_sell"]))
         return found | ({"SHORT_BOOK"} if short else set())
+
+
+def amihud(bars: Sequence[Row], trades: Sequence[Row], step: int, n: int = 20) -> list[Answer]:
+    """For each bar the mean of |return| / value over the last `n`, the value that of the minute before its close; None at first."""
+    ratios: list[float] = []
+    for old, new in itertools.pairwise(bars):
+        close = _micros(new["ts"]) + step
+        value = math.fsum(t["price"] * t["size"] for t in trades if close - MINUTE <= _micros(t["available_at"] or t["ts"]) < close)
+        ratios.append(abs(new["close"] / old["close"] - 1) / value)
+    return [None] * n + [_mean(ratios[k - n : k]) for k in range(n, len(bars))]
 
 
 def _ordered(rows: Sequence[Row]) -> list[Row]:

@@ -7,7 +7,6 @@ import statistics
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -27,7 +26,6 @@ from asof.features.library import SHIPPED
 from asof.operators import Operator
 from asof.operators.sums import exact_sum
 from asof.sources.sample import make_sample
-from tests.oracles import ACROSS, across_differences
 
 gain = bars.close / bars.close.lag(2) - 1
 index, within = across("index"), across("index", by="sector")
@@ -397,20 +395,3 @@ def hindsight(bars: pd.DataFrame) -> pd.DataFrame:
 def test_the_check_for_leaks_catches_ranks_over_all_days():
     found = asof.leakcheck(hindsight, make_sample(days=60).bars, cuts=3, skip=["instrument"])
     assert "looks ahead" in {finding.means for finding in found.findings}
-
-
-@pytest.fixture(scope="module")
-def compared(shared_data: Path) -> dict[str, tuple[float, float, int]]:
-    """For each operator how far it is from its oracle, how far it may be, and of how many values."""
-    return {name: found for name, *found in across_differences(shared_data)}
-
-
-@pytest.mark.parametrize("name", ACROSS)
-def test_an_operator_on_real_prices_is_as_near_to_pandas_as_it_may_be(compared: dict[str, tuple[float, float, int]], name: str):
-    difference, bound, values = compared[name]
-    assert values > 10_000
-    assert difference <= bound
-
-
-def test_every_operator_across_instruments_has_an_oracle():
-    assert {operator.name for operator in SECTION.values()} == {name.split(",")[0] for name in ACROSS}
