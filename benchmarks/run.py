@@ -30,6 +30,7 @@ import cycle
 import events
 import factors
 import fs_v1
+import history
 import imports
 import join
 import memory
@@ -47,6 +48,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Result]] = {
     "book": book.run,
     "factors": factors.run,
     "join": join.run,
+    "history": history.run,
     "backfill": backfill.run,
     "postgres_write": postgres_io.write,
     "postgres_read": postgres_io.read,

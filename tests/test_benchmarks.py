@@ -20,6 +20,7 @@ NAMES = (
     "book",
     "factors",
     "join",
+    "history",
     "backfill",
     "postgres_write",
     "postgres_read",

@@ -73,6 +73,7 @@ INSIDE_FUNCTIONS = {
     ("asof.cli", "asof.cli.app"): "Typer and Rich load only when the command runs",
     ("asof.cli.dlq", "asof.jobs.dead_letters"): "confluent-kafka is an extra that only dead letters and the service need",
     ("asof.cli.dlq", "asof.sources.kafka"): "likewise",
+    ("asof.cli.serve", "asof.serving.flight"): "gRPC is large, and no other command needs it",
     ("asof.cli.service", "asof.service"): "its parts are extras that no other command needs",
     ("asof.cli.service", "asof.telemetry.logs"): "likewise",
     ("asof.feature_store", "asof.jobs.publish"): "confluent-kafka is an extra that of all methods only a published replay needs",

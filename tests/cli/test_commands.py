@@ -587,7 +587,7 @@ def test_a_store_in_use_is_told_by_its_holder_and_ends_with_5(asof: Command, pro
     finish(holder)
     assert done.code == 5
     assert f"asof.duckdb is held by process {holder.pid}" in done.said
-    assert "--store" in done.said
+    assert "Where that is asof run or asof serve, read through it (--store http://127.0.0.1:8000" in done.said
     assert doctor.code == 1
     assert f"held by process {holder.pid}" in " ".join(doctor.text.split())
 

@@ -1,17 +1,18 @@
-"""Vectors as `features.v1` JSON lines."""
+"""Vectors as `features.v1` JSON lines, and tables whose bytes follow from their values."""
 
 from __future__ import annotations
 
 import json
 import uuid
 from datetime import UTC, datetime
+from io import BytesIO
 
 import pyarrow as pa
 import pytest
 
 from asof import FeatureSet, bars, events
 from asof.errors import DataError
-from asof.jobs.formats import feature_id, lines, records
+from asof.jobs.formats import TABLES, feature_id, lines, records
 from asof.records import vector_schema
 
 SET = FeatureSet("lined", {"a": bars.close, "b": events.window("1h").count()})
@@ -64,3 +65,21 @@ def test_a_feature_id_is_a_uuid_of_its_key() -> None:
     space = uuid.UUID("6f1f2f43-6e0b-5f2f-9d0a-a50f00000001")
     for n in range(50):
         assert feature_id(f"I{n}", "1m", "t", "v") == str(uuid.uuid5(space, f"I{n}\x1f1m\x1ft\x1fv"))
+
+
+@pytest.mark.parametrize("form", TABLES)
+def test_the_bytes_of_a_table_tell_nothing_of_the_pieces_it_came_in_or_of_what_lies_beneath_nulls(form: str) -> None:
+    there = [k % 7 != 0 for k in range(1000)]
+    valid = pa.array(there).buffers()[1]
+    beneath = [pa.array([k * 1.0 if v else garbage for k, v in enumerate(there)]).buffers()[1] for garbage in (0.0, 7.0, float("nan"))]
+    columns = [pa.Array.from_buffers(pa.float64(), 1000, [valid, values]) for values in beneath]
+    flags = pa.array([None if k % 5 == 0 else ["A"] * (k % 3) for k in range(1000)], pa.list_(pa.string()))
+    whole, *others = (pa.table({"a": column, "flags": flags}) for column in columns)
+    pieces = pa.concat_tables([others[0].slice(0, 333), others[1].slice(333, 1), others[0].slice(334)])
+    assert len({written(form, table) for table in (whole, *others, pieces)}) == 1
+
+
+def written(form: str, table: pa.Table) -> bytes:
+    out = BytesIO()
+    TABLES[form](table, out)
+    return out.getvalue()

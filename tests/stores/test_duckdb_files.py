@@ -95,7 +95,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(path: Path) -> 
         ("duckdb:///.", r"cannot be opened: .*directory"),
         ("duckdb:///", r"the store has no path"),
         ("", r"the store has no path"),
-        ("duckdv:///x", r"unknown kind 'duckdv'; known: duckdb, postgresql, postgres; did you mean 'duckdb'"),
+        ("duckdv:///x", r"unknown kind 'duckdv'; known: duckdb, postgresql, postgres, .*; did you mean 'duckdb'"),
         ("mysql://host/db", r"unknown kind 'mysql'"),
         ("postgre://me:secret@host/db", r"store 'postgre://...' is of an unknown kind 'postgre'; .*did you mean 'postgres'"),
     ],

@@ -30,6 +30,7 @@ from asof.cli import (
     plan,
     replay,
     resample,
+    serve,
     service,
     verify,
 )
@@ -55,6 +56,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "resample": resample.resample,
     "backfill": backfill.backfill,
     "run": service.run,
+    "serve": serve.serve,
     "get": get.get,
     "join": join.join,
     "verify": verify.verify,

@@ -38,7 +38,7 @@ StoreOption = Annotated[
     str | None,
     typer.Option(
         "--store",
-        help="Store to use: duckdb:///path, a plain path, or postgresql://user:password@host:port/database.",
+        help="Store to use: duckdb:///path, a plain path, postgresql://user:password@host:port/database, or to read from a service http://host:port.",
         envvar="ASOF_STORE",
         show_envvar=True,
     ),

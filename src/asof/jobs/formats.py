@@ -10,6 +10,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -18,8 +19,11 @@ import pyarrow.parquet
 
 from asof.errors import DataError
 from asof.features.feature_set import FeatureSet
+from asof.records import one_chunk
 
 SCHEMA_VERSION = "features.v1"
+ARROW_ROWS = 1 << 17
+"""Rows of a batch of an Arrow stream."""
 _NAMESPACE = uuid.UUID("6f1f2f43-6e0b-5f2f-9d0a-a50f00000001")
 
 
@@ -136,13 +140,24 @@ def _csv_column(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def write_parquet(table: pa.Table, out: BinaryIO) -> None:
     """Parquet, compressed with zstd."""
-    pa.parquet.write_table(table, out, compression="zstd")
+    pa.parquet.write_table(laid_out(table), out, compression="zstd")
 
 
 def write_arrow(table: pa.Table, out: BinaryIO) -> None:
     """An Arrow IPC stream."""
     with pa.ipc.new_stream(out, table.schema) as writer:
-        writer.write_table(table)
+        writer.write_table(laid_out(table), max_chunksize=ARROW_ROWS)
+
+
+def laid_out(table: pa.Table) -> pa.Table:
+    """The same table, whose bytes follow from its values alone: not from the pieces that it came in, nor from what lies beneath nulls."""
+    return pa.table([_laid_out(one_chunk(column)) for column in table.columns], schema=table.schema)
+
+
+def _laid_out(column: pa.Array) -> pa.Array:
+    if not column.null_count:
+        return column
+    return column.take(pa.array(np.arange(len(column)), mask=np.asarray(column.is_null())))  # puts zeros where the mask is
 
 
 TABLES: dict[str, Callable[[pa.Table, BinaryIO], None]] = {"csv": write_csv, "parquet": write_parquet, "arrow": write_arrow}

@@ -441,7 +441,8 @@ def _cannot_open(path: object, error: str) -> str:
     if found:
         return (
             f"{path} is held by process {found[2]} ({found[1]}); DuckDB lets one process at a time use a file."
-            " Wait for it to finish, or give this command a store of its own with --store"
+            " Where that is asof run or asof serve, read through it (--store http://127.0.0.1:8000, or wherever it says that it listens);"
+            " else wait for it to finish, or give this command a store of its own with --store"
         )
     if "No space left" in error:
         return f"{path} cannot be opened: the disk is full"

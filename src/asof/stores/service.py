@@ -13,7 +13,7 @@ from typing import Any, NoReturn, Protocol
 import pyarrow as pa
 
 from asof import errors
-from asof.errors import AsofError, StoreError
+from asof.errors import AccessError, AsofError, StoreError
 from asof.stores.store import Registered, Selection, Table
 
 JOINED_ROWS = 250_000
@@ -157,7 +157,7 @@ def told(url: str, kind: str | None, detail: str, otherwise: type[AsofError] = S
     found = vars(errors).get(kind or "")
     if isinstance(found, type) and issubclass(found, AsofError) and found is not AsofError:
         return found(detail)
-    return otherwise(f"{url}: {detail}")
+    return otherwise(f"{url}: {detail}" if otherwise in (StoreError, AccessError) else detail)
 
 
 def checked(url: str, found: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -9,6 +9,7 @@ from pathlib import Path
 from asof.errors import MissingExtra, StoreError, did_you_mean
 from asof.stores.duckdb import DuckDBStore
 from asof.stores.service import ServiceStore
+from asof.stores.service_http import HttpWire
 from asof.stores.store import Store
 
 Opener = Callable[[str, str | None, int | None, bool, str | None], Store]
@@ -41,6 +42,13 @@ def _open_flight(scheme: str) -> Opener:
     return opened
 
 
+def _open_http(scheme: str) -> Opener:
+    def opened(rest: str, memory: str | None, threads: int | None, create: bool, key: str | None) -> Store:
+        return ServiceStore(HttpWire(f"{scheme}://{rest}", key))
+
+    return opened
+
+
 @contextmanager
 def _psycopg() -> Iterator[None]:
     try:
@@ -53,12 +61,14 @@ SCHEMES: dict[str, Opener] = {
     "duckdb": _open_duckdb,
     "postgresql": _open_postgres,
     "postgres": _open_postgres,
+    "http": _open_http("http"),
+    "https": _open_http("https"),
     "grpc": _open_flight("grpc"),
     "grpc+tls": _open_flight("grpc+tls"),
 }
 """What opens each scheme. `duckdb:///name` is a file in this folder, `duckdb:////name` an absolute path, `duckdb://` is in memory;
-`postgresql://user:password@host:port/database` is a server, which `asof migrate` prepares; `grpc://host:port` is a running service,
-to read from."""
+`postgresql://user:password@host:port/database` is a server, which `asof migrate` prepares; `http://host:port` is a running service,
+to read from, and so is `grpc://host:port`, by Arrow Flight."""
 
 
 def scheme_of(url: str) -> tuple[str, str]:
