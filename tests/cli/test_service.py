@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +16,7 @@ from asof.definitions import register
 from asof.jobs.formats import FORMATS, TABLES
 from asof.serving.flight import FlightServer
 from asof.stores.store import Selection, vectors_table
+from tests import processes
 from tests.cli.conftest import Command, Done
 from tests.servers.http import answering
 from tests.servers.postgres import Postgres
@@ -159,3 +161,27 @@ def test_many_entities_are_sent_in_parts_and_come_back_in_their_order(
             found.append(store.get_historical_features(entities, "my_v1", "1d").table.combine_chunks())
     assert found[0].equals(found[1])
     assert found[0]["ts"].null_count == 10
+
+
+def test_a_service_answers_until_it_is_told_to_end_and_one_that_is_killed_leaves_no_half_table(project: Path) -> None:
+    for ending in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
+        service = processes.command("serve", "--flight", "--flight-port", "0", folder=project)
+        assert service.stdout is not None
+        url = service.stdout.readline().split()[-1]
+        with package.connect(url) as store:
+            assert len(store.latest("my_v1", "1d").table) == 5
+            if ending == signal.SIGKILL:
+                rows = store.store.read(vectors_table(store.definition("my_v1")), Selection("1d"))
+                service.send_signal(ending)
+                service.wait()
+                with pytest.raises(package.errors.StoreError, match="cannot be reached, or broke off its answer"):
+                    list(rows)
+        service.send_signal(ending)
+        code, _, errors = processes.finish(service)
+        assert (code, errors) == (-9 if ending == signal.SIGKILL else 0, "")
+
+
+def test_serve_asks_what_to_serve(asof: Command, project: Path) -> None:
+    done = asof("serve")
+    assert done.code == 2
+    assert "say what to serve: --flight" in done.said
