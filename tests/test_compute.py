@@ -303,3 +303,12 @@ def test_the_real_data_give_the_golden_vectors(shared_data: Path, name: str):
         ours, theirs = (np.asarray(table[feature].to_numpy(), np.float64) for table in (found, golden))
         assert np.array_equal(np.asarray(found[feature].is_null()), np.asarray(golden[feature].is_null())), feature
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=0, err_msg=feature)
+
+
+def test_frames_of_no_rows_are_no_rows_whatever_pandas_takes_their_columns_for():
+    none = pd.DataFrame({name: [] for name in ("instrument_id", "ts", "close")})
+    assert len(asof.compute(fs_v1, none, timeframe="1d")) == 0
+    universe = FeatureSet("universe", {"rank": asof.across("sp500").rank(bars.close)})
+    nobody = pd.DataFrame({name: [] for name in ("instrument_id", "scheme", "ts", "value")})
+    made = asof.compute(universe, BARS, memberships=nobody, timeframe="1d").to_pylist()
+    assert {(row["rank"], *row["quality_flags"]) for row in made} == {(None,)}

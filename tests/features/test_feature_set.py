@@ -134,6 +134,8 @@ def test_a_set_without_features_with_twins_or_with_too_many_flags_is_refused():
         made({})
     with pytest.raises(DefinitionError, match="differ only in case: ret"):
         made({"ret": ret, "Ret": -ret})
+    with pytest.raises(DefinitionError, match="flags of v1 differ only in case: quiet"):
+        made({"ret": bars.close}, {"QUIET": bars.close > 1, "Quiet": bars.close > 2})
     flags = {f"F{k}": ret > k for k in range(MOST_FLAGS + 1)}
     with pytest.raises(DefinitionError, match="has 63 flags; at most 62 fit"):
         made(flags=flags)

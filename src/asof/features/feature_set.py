@@ -95,10 +95,9 @@ class FeatureSet:
                     higher = isinstance(expr, Expr) and isinstance(expr.domain, str) and expr.domain != BARS
                     mend = ": take what was known of it, with .latest()" if higher else ""
                     raise DefinitionError(f"{kind} {name} of {version} is not an expression over bars: {expr!r}{mend}")
-        lowered = [name.lower() for name in features]
-        twice = sorted({name for name in lowered if lowered.count(name) > 1})
-        if twice:
-            raise DefinitionError(f"features of {version} differ only in case: {', '.join(twice)}")
+            lowered = [name.lower() for name in group]
+            if twice := sorted({name for name in lowered if lowered.count(name) > 1}):
+                raise DefinitionError(f"{kind}s of {version} differ only in case: {', '.join(twice)}")
         self.version = version
         self.features: Mapping[str, Expr] = MappingProxyType(dict(features))
         self.flags: Mapping[str, Expr] = MappingProxyType(dict(flags or {}))

@@ -22,6 +22,9 @@ _WHOLE = r"^[+-]?(\d{1,18}|[1-8]\d{18})$"
 _NUMBER = r"^[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[iI][nN][fF]([iI][nN][iI][tT][yY])?|[nN][aA][nN])$"
 
 
+NO_ROWS = pa.chunked_array([], pa.null())
+
+
 @dataclass(frozen=True)
 class ColumnMapping:
     """How a file's columns are read: `columns` maps our names to theirs; naive times are in `timezone`, whole numbers in `unit`."""
@@ -84,9 +87,14 @@ class Reader:
             )
         return found.cast(found.type.value_type) if pa.types.is_dictionary(found.type) else found
 
+    def _typed(self, name: str) -> pa.ChunkedArray:
+        """A column; of null where there are no rows, for then its type tells nothing: pandas takes an empty one for numbers."""
+        column = self.column(name)
+        return column if len(column) else NO_ROWS
+
     def text(self, name: str) -> pa.ChunkedArray:
         """A column as strings."""
-        column = self.column(name)
+        column = self._typed(name)
         if not (_is_text(column.type) or pa.types.is_null(column.type) or pa.types.is_integer(column.type)):
             raise DataError(f"column {name} holds {column.type}, not text")
         return column.cast(pa.string())
@@ -122,7 +130,7 @@ class Reader:
 
     def times(self, name: str) -> pa.ChunkedArray:
         """A column as UTC microseconds; naive times need a timezone, whole numbers a unit."""
-        column = self.column(name)
+        column = self._typed(name)
         kind = column.type
         if pa.types.is_null(kind):
             return column.cast(UTC)
