@@ -94,6 +94,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(path: Path) -> 
         ("duckdb:///missing/store.duckdb", r"there is no folder missing"),
         ("duckdb:///.", r"cannot be opened: .*directory"),
         ("duckdb:///", r"the store has no path"),
+        ("duckdb:///History.duckdb", r"History.duckdb cannot be called so: .*choose another name"),
         ("", r"the store has no path"),
         ("duckdv:///x", r"unknown kind 'duckdv'; known: duckdb, postgresql, postgres, .*; did you mean 'duckdb'"),
         ("mysql://host/db", r"unknown kind 'mysql'"),

@@ -131,6 +131,8 @@ class DuckDBStore:
 
     def _prepare(self, read_only: bool) -> None:
         """Create the tables of a new store; refuse a store of a newer layout, or a file of another program."""
+        if str(rows_of(self._connection, "SELECT current_database()")[0][0]).lower() == "history":
+            raise StoreError(f"{self.url} cannot be called so: DuckDB could not tell it from its schema history; choose another name")
         tables = {str(row[0]) for row in rows_of(self._connection, "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main'")}
         if "layout" in tables:
             version = rows_of(self._connection, "SELECT max(version) FROM layout")[0][0]
