@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -31,8 +33,10 @@ class FlightWire:
         self.url = url
         headers = [] if key is None else [(b"authorization", f"Bearer {key}".encode())]
         self._options = flight.FlightCallOptions(timeout=SECONDS, headers=headers)
+        authorities = os.environ.get("SSL_CERT_FILE") if url.startswith("grpc+tls:") else None
         try:
-            self._client = flight.FlightClient(url)
+            roots = {"tls_root_certs": Path(authorities).read_bytes()} if authorities else {}
+            self._client = flight.FlightClient(url, **roots)
         except (pa.ArrowException, OSError) as error:
             raise StoreError(f"{url} cannot be used: {_line(error)}") from None
 
