@@ -2,7 +2,8 @@
 
 They differ from Qlib's in three things. A window that is not whole has no value, where Qlib takes what there is of it. `VWAP` is the
 typical price, (high + low + close) / 3, since a bar has no such column. And a correlation or a straight line through prices that do not
-move is an error, where Qlib answers NaN. Prices are to be adjusted for splits and dividends by whoever brings them.
+move is an error, where Qlib answers NaN. Neither set uses Qlib's WMA and EMA, which have faults of their own. Prices are to be adjusted for
+splits and dividends by whoever brings them.
 """
 
 from __future__ import annotations
