@@ -24,8 +24,9 @@ from asof.config import ConfigError, Settings
 from asof.errors import BrokerError, MissingExtra, Stopped, StoreError
 from asof.features.feature_set import FeatureSet
 from asof.jobs import resampling
-from asof.jobs.live import UNPUBLISHED, Live, Plan, Published
+from asof.jobs.live import Live, Plan, Published, Several
 from asof.serving.health import serve
+from asof.serving.newest import Newest
 from asof.stores.store import Store
 from asof.stores.urls import open_store, scheme_of
 from asof.telemetry.health import Health
@@ -62,6 +63,7 @@ class Service:
         self._ends: SimpleQueue[BaseException | None] = SimpleQueue()
         self.metrics = Metrics()
         self.health = Health(",".join(settings.feature_set_version), settings.pipeline_version, settings.refresh_seconds)
+        self.newest = Newest()
         self._threads: list[threading.Thread] = []
         self._store: Store | None = None
 
@@ -139,7 +141,7 @@ class Service:
             settings.market_calendars,
             tuple((settings.resample_from, higher) for higher in settings.resample),
         )
-        published = self._publisher() if settings.mode == "stream" else UNPUBLISHED
+        published = Several((self.newest, *([self._publisher()] if settings.mode == "stream" else [])))
         return Live(store, plan, self.metrics, self.health, lambda: datetime.now(UTC), self._stop, self._wake, published)
 
     def _publisher(self) -> Published:

@@ -77,6 +77,23 @@ class _Unpublished:
 UNPUBLISHED = _Unpublished()
 
 
+@dataclass(frozen=True)
+class Several:
+    """Several, one after the other: who cannot fail comes first, for what one of them raises the next ones are not told."""
+
+    all: tuple[Published, ...]
+
+    def begin(self, work: Work) -> None:
+        """See `Published.begin`."""
+        for published in self.all:
+            published.begin(work)
+
+    def tell(self, work: Work, made: pa.Table, gone: pa.Table) -> None:
+        """See `Published.tell`."""
+        for published in self.all:
+            published.tell(work, made, gone)
+
+
 @dataclass
 class Live:
     """The loop, and what it remembers from one cycle to the next."""
