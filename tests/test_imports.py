@@ -84,6 +84,8 @@ INSIDE_FUNCTIONS = {
     ("asof.cli.demo", "asof.cli.picture"): "matplotlib is an extra that only the demo's picture needs",
     ("asof.features.expression", "asof.features.text"): "an expression prints itself, and the text form is built on expressions",
     ("asof.operators.known", "importlib.metadata"): "slow to load, and needed only for a name that is not known",
+    ("asof.serving.following", "asof.serving.topic"): "confluent-kafka is an extra that only a replica of Kafka needs",
+    ("asof.serving.following", "asof.sources.kafka"): "likewise",
     ("asof.stores.urls", "asof.stores.service_flight"): "gRPC is large, and only a service that is read by Flight needs it",
     ("asof.stores.urls", "asof.stores.postgres"): "psycopg is an extra that only a PostgreSQL store needs",
     ("asof.stores.urls", "asof.stores.postgres_migrations"): "likewise",

@@ -7,7 +7,7 @@ import json
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import BinaryIO
 
 import numpy as np
@@ -49,6 +49,11 @@ def records(feature_set: FeatureSet, vectors: pa.Table) -> Iterator[dict[str, ob
 def write_jsonl(feature_set: FeatureSet, vectors: pa.Table, out: BinaryIO) -> None:
     """One `features.v1` record a line."""
     out.writelines(line + b"\n" for _, line in lines(feature_set, vectors))
+
+
+def recorded(feature_set: FeatureSet, vectors: pa.Table) -> pa.Table:
+    """The vectors that have a record, which are those with a feature: one for each of `lines`."""
+    return vectors.filter(reduce(pc.or_, (pc.is_valid(vectors[name]) for name in feature_set.features)))
 
 
 def lines(feature_set: FeatureSet, vectors: pa.Table) -> Iterator[tuple[str, bytes]]:

@@ -1,5 +1,7 @@
 """Publishing: vectors to a topic, once they are stored. A message's key is instrument and timeframe, its value `features.v1`.
 
+Where a vector could be known at another time than when a bar of its length ends, a header says so, for those who serve from the topic.
+
 The topic is compacted, so the last message of a key has to be its newest vector. What is published after older vectors were corrected, or
 the newest was withdrawn, is therefore followed by the newest once more. Whoever follows changes tells of them before it moves on: after
 a crash the same is told again, and a message that is there twice says the same.
@@ -15,20 +17,20 @@ import pyarrow as pa
 
 from asof.config import Settings
 from asof.errors import BrokerError, DefinitionError
-from asof.jobs.formats import lines
+from asof.jobs.formats import lines, recorded
 from asof.jobs.work import Work
 from asof.records import micros
 from asof.sources.dead_letters import Header
 from asof.sources.kafka import Brokers, Silent
 from asof.sources.kafka_producer import Outgoing, Producer
+from asof.sources.vectors import AVAILABLE_AT, REPLAYED
 from asof.stores.store import Selection
+from asof.timeframes import timeframe as timeframe_micros
 
 PARTITIONS = 6
 """Of a topic of vectors that is made because it is not there."""
 SENT_ROWS = 10_000
 """Vectors that are sent before the brokers' answer is waited for."""
-REPLAYED: Header = ("asof-replay", b"true")
-"""The header of every message of a replay."""
 
 
 def for_replay(settings: Settings, version: str, topic: str) -> Publisher:
@@ -92,16 +94,26 @@ class Publisher:
 
     def _send(self, work: Work, vectors: pa.Table, without: Iterable[str] = ()) -> None:
         for begin in range(0, len(vectors), SENT_ROWS):
-            self._write(work, lines(work.feature_set, vectors.slice(begin, SENT_ROWS)))
-        self._write(work, ((name, None) for name in sorted(without)))
+            some = recorded(work.feature_set, vectors.slice(begin, SENT_ROWS))
+            written = zip(lines(work.feature_set, some), _late(work, some), strict=True)
+            self._write(work, ((name, line, headers) for (name, line), headers in written))
+        self._write(work, ((name, None, ()) for name in sorted(without)))
         newest = self._newest[work.feature_set.version, work.timeframe]
         newest.update({name: max(ts, newest.get(name, ts)) for name, ts in _last(vectors).items()})
 
-    def _write(self, work: Work, values: Iterable[tuple[str, bytes | None]]) -> None:
-        """Messages of instruments, in their order."""
-        topic = self._topics[work.feature_set.version]
-        if self._producer.send([Outgoing(topic, key_of(name, work.timeframe), value, self._headers) for name, value in values]):
+    def _write(self, work: Work, values: Iterable[tuple[str, bytes | None, tuple[Header, ...]]]) -> None:
+        """Messages of instruments, in their order, with headers of their own."""
+        topic, ours = self._topics[work.feature_set.version], self._headers
+        if self._producer.send([Outgoing(topic, key_of(name, work.timeframe), value, ours + own) for name, value, own in values]):
             raise BrokerError(f"{topic} takes no message of the size of a vector: raise its max.message.bytes")
+
+
+def _late(work: Work, vectors: pa.Table) -> list[tuple[Header, ...]]:
+    """The header that says when a vector could be known, for each of which that is not when a bar of its length ends."""
+    known, usual = micros(vectors["available_at"]), micros(vectors["ts"]) + timeframe_micros(work.timeframe)
+    if (known == usual).all():
+        return [()] * len(vectors)
+    return [() if at == end else ((AVAILABLE_AT, str(at).encode()),) for at, end in zip(known.tolist(), usual.tolist(), strict=True)]
 
 
 def _last(vectors: pa.Table) -> dict[str, int]:

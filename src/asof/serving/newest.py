@@ -14,7 +14,6 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import reduce
 from typing import NamedTuple
 
 import msgspec
@@ -22,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asof.features.feature_set import FeatureSet
-from asof.jobs.formats import lines
+from asof.jobs.formats import lines, recorded
 from asof.jobs.work import Work
 from asof.records import micros
 from asof.serving.recent import KEPT, Recent
@@ -162,6 +161,17 @@ class Newest:
             self._due = self._queue[0].available_at if self._queue else NEVER
         self.recent.announce()
 
+    def clear(self) -> None:
+        """Forget everything: those who follow begin again, too."""
+        with self._writing:
+            self._held, self._waiting, self._queue, self._due = {}, defaultdict(dict), [], NEVER
+            self.recent.forget()
+        self.recent.announce()
+
+    def shared(self, name: str) -> str:
+        """An instrument's name as the one object that all of its vectors share."""
+        return self._names.setdefault(name, name)
+
     def _open(self, version: str, timeframe: str) -> Key:
         key = Key(version, timeframe)
         self._held.setdefault(key, {})
@@ -199,7 +209,7 @@ class Newest:
         version, timeframe = work.feature_set.version, work.timeframe
         held, without = self.of(version, timeframe) or {}, set(gone["instrument_id"].to_pylist())
         made = made.sort_by([("ts", "ascending"), ("instrument_id", "ascending")])
-        rows = self._rows(work.feature_set, made)
+        rows = self.rows(work.feature_set, made)
         self.put(version, timeframe, [row for row in rows if row[0] not in without and not _older(row[1], held.get(row[0]))])
         if without:
             left = self._stored(work, tuple(sorted(without)))
@@ -214,20 +224,20 @@ class Newest:
         found = work.store.latest(work.table, Selection(work.timeframe, names))
         early = found.filter(pc.greater(found["available_at"], pa.scalar(clock, found["available_at"].type)))
         if not len(early):
-            return self._rows(work.feature_set, found)
+            return self.rows(work.feature_set, found)
         late = tuple(sorted(early["instrument_id"].to_pylist()))
         known = work.store.latest(work.table, Selection(work.timeframe, late, end=clock))
         since = pc.min(known["ts"]).as_py() if len(known) == len(late) else None
         rest = pa.concat_tables(list(work.store.read(work.table, Selection(work.timeframe, late, since)))).sort_by("ts")
         found = found.filter(pc.invert(pc.is_in(found["instrument_id"], early["instrument_id"].combine_chunks())))
-        return self._rows(work.feature_set, pa.concat_tables([table.select(found.column_names) for table in (found, rest)]))
+        return self.rows(work.feature_set, pa.concat_tables([table.select(found.column_names) for table in (found, rest)]))
 
-    def _rows(self, feature_set: FeatureSet, vectors: pa.Table) -> list[tuple[str, Entry]]:
+    def rows(self, feature_set: FeatureSet, vectors: pa.Table) -> list[tuple[str, Entry]]:
         """Vectors as they are kept. One without any feature has no record, and is not."""
-        vectors = vectors.filter(reduce(pc.or_, (pc.is_valid(vectors[name]) for name in feature_set.features)))
-        return list(self._made(lines(feature_set, vectors), micros(vectors["ts"]).tolist(), micros(vectors["available_at"]).tolist()))
+        vectors = recorded(feature_set, vectors)
+        return list(self._shared(lines(feature_set, vectors), micros(vectors["ts"]).tolist(), micros(vectors["available_at"]).tolist()))
 
-    def _made(self, written: Iterator[tuple[str, bytes]], opens: list[int], known: list[int]) -> Iterator[tuple[str, Entry]]:
+    def _shared(self, written: Iterator[tuple[str, bytes]], opens: list[int], known: list[int]) -> Iterator[tuple[str, Entry]]:
         """Entries whose names and times are the same objects where they are equal: instruments have several vectors, bars one time."""
         if len(self._times) > SHARED_TIMES:
             self._times.clear()

@@ -29,11 +29,17 @@ class Recent:
     """
 
     def __init__(self, kept: int = KEPT) -> None:
-        self.epoch = f"{time.time_ns():x}"
+        self.epoch = ""
         self.last = 0
         """The number of the newest one; the first has 1."""
         self._kept: list[Told | None] = [None] * kept
+        self.forget()
         self._listeners: tuple[Callable[[], None], ...] = ()
+
+    def forget(self) -> None:
+        """Keep none of them any more, under a new epoch."""
+        self._kept = [None] * len(self._kept)
+        self.epoch = f"{time.time_ns():x}"
 
     def append(self, version: str, timeframe: str, instrument: str, line: bytes | None) -> None:
         """Keep one. Those who listen are told by `announce`, once for many."""
