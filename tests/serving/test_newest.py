@@ -51,7 +51,7 @@ def test_what_is_put_is_answered_by_set_timeframe_and_instrument_and_told_in_ord
     newest.put("fs", "1d", [("B", entry(1, b"4"))])
     assert newest.entry("fs", "1m", "B") == entry(2, b"3")
     assert newest.instruments("fs", "1m") == ["A", "B"]
-    assert newest.keys() == [("fs", "1d"), ("fs", "1m")]
+    assert newest.series() == [("fs", "1d"), ("fs", "1m")]
     assert len(newest) == 3
     assert told(newest) == [("B", b"1"), ("A", b"2"), ("B", b"3"), ("B", b"4")]
 

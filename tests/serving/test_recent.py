@@ -46,3 +46,13 @@ def test_those_who_listen_are_told_until_they_do_not_want_to_be() -> None:
 
 def test_two_memories_have_two_epochs() -> None:
     assert Recent(1).epoch != Recent(1).epoch
+
+
+def test_whoever_was_at_the_last_one_sees_that_all_was_forgotten() -> None:
+    recent = Recent(8)
+    told(recent, "a", "b")
+    before = recent.epoch
+    recent.forget()
+    assert recent.after(2, 10) is None
+    assert recent.after(recent.last, 10) == []
+    assert recent.epoch != before

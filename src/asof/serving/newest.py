@@ -103,7 +103,7 @@ class Newest:
         """The instruments that have a vector, in their order."""
         return sorted(self.of(version, timeframe) or ())
 
-    def keys(self) -> list[Key]:
+    def series(self) -> list[Key]:
         """The feature sets and timeframes that are held here."""
         return sorted(self._held)
 

@@ -29,17 +29,17 @@ class Recent:
     """
 
     def __init__(self, kept: int = KEPT) -> None:
-        self.epoch = ""
+        self.epoch = _epoch()
         self.last = 0
         """The number of the newest one; the first has 1."""
         self._kept: list[Told | None] = [None] * kept
-        self.forget()
         self._listeners: tuple[Callable[[], None], ...] = ()
 
     def forget(self) -> None:
-        """Keep none of them any more, under a new epoch."""
+        """Keep none of them any more, under a new epoch. A number is left out, so that who is at the last one sees that, too."""
         self._kept = [None] * len(self._kept)
-        self.epoch = f"{time.time_ns():x}"
+        self.epoch = _epoch()
+        self.last += 1
 
     def append(self, version: str, timeframe: str, instrument: str, line: bytes | None) -> None:
         """Keep one. Those who listen are told by `announce`, once for many."""
@@ -72,3 +72,7 @@ class Recent:
         """Tell those who listen."""
         for called in self._listeners:
             called()
+
+
+def _epoch() -> str:
+    return f"{time.time_ns():x}"
