@@ -36,6 +36,7 @@ import join
 import memory
 import postgres_io
 import proof
+import replica
 import stream
 from measure import Figure, Result, Settings
 
@@ -56,6 +57,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Result]] = {
     "cycle": cycle.fs_v1,
     "cycle_alpha158": cycle.alpha158,
     "stream": stream.run,
+    "replica": replica.run,
     "known_at": proof.known_at,
     "correction": proof.correction,
     "replay": proof.replay,

@@ -28,6 +28,7 @@ NAMES = (
     "cycle",
     "cycle_alpha158",
     "stream",
+    "replica",
     "known_at",
     "correction",
     "replay",

@@ -133,10 +133,11 @@ class Newest:
         """Vectors that are the newest, of which nobody is told: what was there before anybody followed."""
         with self._writing:
             key, clock, given = self._open(version, timeframe), self._clock(), list(rows)
-            self._held[key].update([row for row in given if row[1].available_at <= clock])
-            for instrument, entry in given:
-                if entry.available_at > clock:
+            if any(entry.available_at > clock for _, entry in given):
+                for instrument, entry in [row for row in given if row[1].available_at > clock]:
                     self._wait(key, instrument, entry)
+                given = [row for row in given if row[1].available_at <= clock]
+            self._held[key].update(given)
 
     def drop(self, version: str, timeframe: str, instruments: Iterable[str]) -> None:
         """No vector of these is left."""
@@ -168,9 +169,10 @@ class Newest:
             self.recent.forget()
         self.recent.announce()
 
-    def shared(self, name: str) -> str:
-        """An instrument's name as the one object that all of its vectors share."""
-        return self._names.setdefault(name, name)
+    @property
+    def shared(self) -> Callable[[str, str], str]:
+        """Given an instrument's name twice, the one object that all of its vectors share."""
+        return self._names.setdefault
 
     def _open(self, version: str, timeframe: str) -> Key:
         key = Key(version, timeframe)

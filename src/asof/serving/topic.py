@@ -26,17 +26,22 @@ from asof.sources.vectors import Decoder, whose
 if TYPE_CHECKING:
     from asof.telemetry.metrics import Metrics
 
-BATCH_MESSAGES = 10_000
+BATCH_MESSAGES = 2_500
+"""What fits in the cache of a processor: larger batches are slower."""
 POLL_SECONDS = 0.1
 LOOK_SECONDS = 10.0
 """How often the brokers are asked for partitions that are new."""
 AGAIN_SECONDS = 2.0
 """How soon they are asked again where they did not answer."""
+MEASURE_SECONDS = 0.2
+"""How often it is measured how far behind it is, while there is something to read."""
 QUIET_SECONDS = 10.0
 """How long nothing more is said of messages that cannot be used; they are counted meanwhile."""
 
 Row = tuple[str, Entry | None]
 """An instrument and its vector, or None where it has none any more."""
+Rows = dict[tuple[str | None, str, str], list[Row]]
+"""The rows of a topic, a feature set and a timeframe."""
 
 
 class TopicReplica:
@@ -53,7 +58,7 @@ class TopicReplica:
         self._log = log
         self._lag = Lag(metrics)
         self._decoder = Decoder()
-        self._home: dict[Key, str] = {}
+        self._home: dict[Key, str | None] = {}
         self._reached: dict[Partition, int] = {}
         self._behind = 0
         self._trouble = "it has not reached the brokers yet"
@@ -89,14 +94,16 @@ class TopicReplica:
     def _follow(self) -> None:
         follower = Follower(self._brokers, lambda name: bool(self._named.fullmatch(name)), self._reached)
         try:
-            look_at = 0.0
+            look_at = measure_at = 0.0
             while not self._stop.is_set():
                 if time.monotonic() >= look_at:
                     look_at = time.monotonic() + self._look(follower)
                 if batch := follower.take(BATCH_MESSAGES, POLL_SECONDS):
                     self._take(batch)
-                self._reached = follower.reached
-                self._measure(follower)
+                if not batch or time.monotonic() >= measure_at:
+                    measure_at = time.monotonic() + MEASURE_SECONDS
+                    self._reached = follower.reached
+                    self._measure(follower)
         finally:
             follower.close()
 
@@ -129,42 +136,47 @@ class TopicReplica:
 
     def _take(self, batch: list[Message]) -> None:
         """Take messages in, in their order."""
-        rows: dict[tuple[str, Key], list[Row]] = defaultdict(list)
+        rows: Rows = defaultdict(list)
+        decode, shared = self._decoder.vector, self.newest.shared
         for message in batch:
             try:
-                self._read(message, rows)
+                value, headers, topic = message.value(), message.headers(), message.topic()
+                if value is None:
+                    self._read_deletion(message, rows)
+                elif (found := decode(value, headers_of(message) if headers else None)) is not None:
+                    version, timeframe, instrument, ts, known, line = found
+                    at = topic, version, timeframe
+                    if at not in rows:
+                        self._meet(*at)
+                    rows[at].append((shared(instrument, instrument), Entry(ts, known, line)))
             except ValueError as error:
                 self._refuse(message, error)
-        for (topic, key), found in rows.items():
-            self._put(key, self._of_home(topic, key, found))
+        for (topic, *key), some in rows.items():
+            self._put(Key(*key), self._of_home(topic, Key(*key), some))
         last = batch[-1]
         self._lag.stored(partition_of(last), last.timestamp()[1] / 1_000)
 
-    def _read(self, message: Message, rows: dict[tuple[str, Key], list[Row]]) -> None:
-        topic, value = message.topic(), message.value()
-        assert topic is not None
-        if value is None:
-            instrument, timeframe = whose(message.key())
-            for key in self._kept_by(topic, timeframe):
-                rows[topic, key].append((instrument, None))
-        elif (found := self._decoder.vector(value, headers_of(message) if message.headers() else None)) is not None:
-            version, timeframe, instrument, ts, known, line = found
-            if topic != self._topic and not topic.endswith(f".{version}"):
-                raise ValueError(f"it is of the feature set {version}")
-            key = Key(version, timeframe)
-            if key not in self._home:
-                self._home[key] = topic
-            rows[topic, key].append((self.newest.shared(instrument), Entry(ts, known, line)))
+    def _read_deletion(self, message: Message, rows: Rows) -> None:
+        instrument, timeframe = whose(message.key())
+        topic = message.topic()
+        for key in self._kept_by(topic, timeframe):
+            rows[topic, *key].append((instrument, None))
 
-    def _kept_by(self, topic: str, timeframe: str) -> list[Key]:
+    def _meet(self, topic: str | None, version: str, timeframe: str) -> None:
+        """A feature set and timeframe of a batch. Raises `ValueError` where it is not in its topic."""
+        if topic not in (self._topic, f"{self._topic}.{version}"):
+            raise ValueError(f"it is of the feature set {version}")
+        self._home.setdefault(Key(version, timeframe), topic)
+
+    def _kept_by(self, topic: str | None, timeframe: str) -> list[Key]:
         """What a message without a value is about: it says a topic and a timeframe, and no feature set."""
-        named = self._named.fullmatch(topic)
+        named = self._named.fullmatch(topic or "")
         assert named is not None
         if named[1]:
             return [Key(named[1], timeframe)]
         return [key for key, home in self._home.items() if home == topic and key.timeframe == timeframe]
 
-    def _of_home(self, topic: str, key: Key, rows: list[Row]) -> list[Row]:
+    def _of_home(self, topic: str | None, key: Key, rows: list[Row]) -> list[Row]:
         """What counts of a topic. Where vectors of one set are in two, as after a change of settings, that with the newer ones has it."""
         if self._home.setdefault(key, topic) == topic:
             return rows
@@ -178,7 +190,7 @@ class TopicReplica:
         last = dict(rows)
         gone = [name for name, entry in last.items() if entry is None]
         if not self.ready:
-            self.newest.fill(*key, ((name, entry) for name, entry in last.items() if entry is not None))
+            self.newest.fill(*key, [(name, entry) for name, entry in last.items() if entry is not None])
         else:
             held = self.newest.of(*key) or {}
             self.newest.put(*key, [(name, e) for name, e in rows if e is not None and (e is last[name] or not _older(e, held.get(name)))])

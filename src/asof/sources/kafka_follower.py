@@ -11,7 +11,9 @@ from asof.errors import AsofError
 from asof.sources.kafka import CONSUMER, CONSUMER_DEFAULTS, Brokers, Message, Partition, Properties, partition_of
 
 LINGER_SECONDS = 0.002
-"""How long to wait for more once there is a first message."""
+"""How long to wait for more once there is a first message, and everything has been read that was there at first."""
+FILLING_SECONDS = 0.1
+"""And until then."""
 READ_AHEAD: Properties = {"queued.max.messages.kbytes": 131_072, "fetch.message.max.bytes": 8_388_608}
 """A topic of ten million messages is read as fast as they can be taken in."""
 
@@ -63,7 +65,7 @@ class Follower:
         with self._brokers.errors("cannot be read"):
             if (first := self._client.poll(wait)) is None:
                 return []
-            found = [first, *self._client.consume(most - 1, LINGER_SECONDS)]
+            found = [first, *self._client.consume(most - 1, LINGER_SECONDS if self.caught_up else FILLING_SECONDS)]
             for position in self._client.position([partition.at() for partition in self.reached]):
                 partition = partition_of(position)
                 self.reached[partition] = max(position.offset, self.reached[partition])
