@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl
 
-from asof.errors import AccessError, DataError, NotFound, Overloaded, did_you_mean
-from asof.serving.newest import Newest, now
+from asof.errors import AccessError, DataError, Overloaded, did_you_mean
+from asof.serving.newest import Newest, not_held, now
 from asof.serving.recent import Recent, Told
 from asof.timeframes import timeframe as check_timeframe
 
@@ -132,10 +132,13 @@ class Stream:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, for as long as its client listens."""
-        asked, with_newest = self._asked(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+        asked, with_newest = _asked(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
         principal = scope.get("state", {}).get("principal")
-        if principal is not None and not principal.may_read(asked.version):
+        may_read = principal.may_read if principal is not None else lambda version: True
+        if not may_read(asked.version):
             raise AccessError(f"this key may not read {asked.version}: it needs the scope read:{asked.version}")
+        if asked.version not in {key.version for key in self._newest.series()}:
+            raise not_held(self._newest, asked.version, may_read)
         if len(self._open) >= MOST_SUBSCRIBERS or self._closing:
             raise Overloaded("there are as many subscribers as this process takes: try another, or later")
         last = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"last-event-id"), None)
@@ -149,30 +152,6 @@ class Stream:
             finally:
                 self._open.discard(subscriber)
                 watching.cancel()
-
-    def _asked(self, given: Iterable[tuple[str, str]]) -> tuple[Asked, bool]:
-        """What a query asks for. Raises `DataError` and `NotFound`."""
-        found: dict[str, list[str]] = {}
-        for name, value in given:
-            if name not in PARAMETERS:
-                raise DataError(f"there is no parameter {name!r}; there are {', '.join(PARAMETERS)}{did_you_mean(name, PARAMETERS)}")
-            found.setdefault(name, []).append(value)
-        for name, values in found.items():
-            if name != "instrument" and len(values) > 1:
-                raise DataError(f"{name} is given {len(values)} times, and there can be one")
-        if "feature_set" not in found:
-            raise DataError("which vectors? Say feature_set=, and timeframe= and instrument= for fewer of them")
-        version, held = found["feature_set"][0], sorted({key.version for key in self._newest.series()})
-        if version not in held:
-            raise NotFound(
-                f"no vectors of {version!r} are held here; there are those of {', '.join(held) or 'none'}{did_you_mean(version, held)}"
-            )
-        if timeframe := found.get("timeframe", [None])[0]:
-            check_timeframe(timeframe)
-        with_newest = found.get("newest", ["false"])[0]
-        if with_newest not in ("true", "false"):
-            raise DataError(f"newest is {with_newest!r}, and has to be true or false")
-        return Asked(version, timeframe, frozenset(found["instrument"]) if "instrument" in found else None), with_newest == "true"
 
     @contextmanager
     def _joined(self, asked: Asked) -> Iterator[_Group]:
@@ -314,6 +293,29 @@ class _Subscriber:
         """Send, as soon as what was sent before is on its way. Raises `TimeoutError` for a client that takes nothing."""
         async with asyncio.timeout(self._patience):
             await self._send({"type": "http.response.body", "body": events, "more_body": True})
+
+
+def _asked(given: Iterable[tuple[str, str]]) -> tuple[Asked, bool]:
+    """What a query asks for, and whether for the newest vectors first. Raises `DataError`."""
+    found: dict[str, list[str]] = {}
+    for name, value in given:
+        if name not in PARAMETERS:
+            raise DataError(f"there is no parameter {name!r}; there are {', '.join(PARAMETERS)}{did_you_mean(name, PARAMETERS)}")
+        found.setdefault(name, []).append(value)
+    for name, values in found.items():
+        if name != "instrument" and len(values) > 1:
+            raise DataError(f"{name} is given {len(values)} times, and there can be one")
+    if "feature_set" not in found:
+        raise DataError("which vectors? Say feature_set=, and timeframe= and instrument= for fewer of them")
+    timeframe = found["timeframe"][0] if "timeframe" in found else None
+    if timeframe is not None:
+        check_timeframe(timeframe)
+    with_newest = found.get("newest", ["false"])[0]
+    if with_newest not in ("true", "false"):
+        raise DataError(f"newest is {with_newest!r}, and has to be true or false")
+    return Asked(
+        found["feature_set"][0], timeframe, frozenset(found["instrument"]) if "instrument" in found else None
+    ), with_newest == "true"
 
 
 def _identity(recent: Recent, number: int) -> bytes:

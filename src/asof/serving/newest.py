@@ -20,6 +20,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from asof.errors import NotFound, did_you_mean
 from asof.features.feature_set import FeatureSet
 from asof.jobs.formats import lines, recorded
 from asof.jobs.work import Work
@@ -246,6 +247,12 @@ class Newest:
         named, timed = self._names.setdefault, self._times.setdefault
         for (name, line), ts, available_at in zip(written, opens, known, strict=True):
             yield named(name, name), Entry(timed(ts, ts), timed(available_at, available_at), line)
+
+
+def not_held(newest: Newest, version: str, may_read: Callable[[str], bool]) -> NotFound:
+    """What is said of a feature set of which nothing is held. Others are named to those who may read them."""
+    held = sorted({key.version for key in newest.series() if may_read(key.version)})
+    return NotFound(f"no vectors of {version!r} are held here; there are those of {', '.join(held) or 'none'}{did_you_mean(version, held)}")
 
 
 def _older(entry: Entry, held: Entry | None) -> bool:
