@@ -180,6 +180,50 @@ class Settings(BaseSettings):
     health_host: str = Field("127.0.0.1", validation_alias="HEALTH_HOST", description="Address of `/health` and `/metrics`")
     health_port: int = Field(8000, ge=0, le=65_535, validation_alias="HEALTH_PORT", description="Their port; 0 for any that is free")
 
+    keys_file: Path | None = Field(
+        None,
+        validation_alias="ASOF_KEYS_FILE",
+        description="File of the keys that a service lets in, which `asof keys` writes; where it is not given, `asof-keys.json`",
+    )
+    oidc_issuer: str | None = Field(
+        None, validation_alias="ASOF_OIDC_ISSUER", description="Issuer whose tokens a service lets in, such as `https://login.example.com`"
+    )
+    oidc_audience: str | None = Field(
+        None, validation_alias="ASOF_OIDC_AUDIENCE", description="Audience that its tokens have to be made for"
+    )
+    tls_certificate: Path | None = Field(
+        None,
+        validation_alias="ASOF_TLS_CERTIFICATE",
+        description="File of the certificates that a service shows, its own first; TLS is then on",
+    )
+    tls_key: Path | None = Field(None, validation_alias="ASOF_TLS_KEY", description="File of the key of that certificate")
+    audit: Annotated[Literal["all", "refused", "off"], BeforeValidator(_lower)] = Field(
+        "all", validation_alias="ASOF_AUDIT", description="Which decisions about who may what are logged: `all`, `refused` ones, or `off`"
+    )
+    most_body_bytes: int = Field(64 << 20, ge=1024, validation_alias="ASOF_MOST_BODY_BYTES", description="Bytes of the body of a request")
+    most_seconds: float = Field(
+        60,
+        gt=0,
+        validation_alias="ASOF_MOST_SECONDS",
+        description="Seconds that a request may take to arrive, and to be answered; and each part of an answer, to be taken",
+    )
+    most_requests: int = Field(
+        256, ge=1, validation_alias="ASOF_MOST_REQUESTS", description="Requests at the same time, without those that follow a stream"
+    )
+    most_rate: float = Field(
+        2000,
+        ge=0,
+        validation_alias="ASOF_MOST_RATE",
+        description="Requests a second of each key or token, in the long run; 0 for any number",
+    )
+    most_instruments: int = Field(10_000, ge=1, validation_alias="ASOF_MOST_INSTRUMENTS", description="Instruments that a request may name")
+    most_values: int = Field(
+        100_000_000, ge=1, validation_alias="ASOF_MOST_VALUES", description="Rows x features that an answer may have that is not streamed"
+    )
+    most_days: float = Field(
+        0, ge=0, validation_alias="ASOF_MOST_DAYS", description="Days from `from` to `to` of a request for history; 0 for any number"
+    )
+
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
         "info", validation_alias="LOG_LEVEL", description="What the service logs: this, and what is worse"
     )

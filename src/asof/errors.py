@@ -53,6 +53,10 @@ class AccessError(AsofError):
     exit_code = 9
 
 
+class Unauthenticated(AccessError):
+    """A service that asks for a key, and was given none, or one that is wrong, expired or revoked."""
+
+
 class BrokerError(AsofError):
     """A broker that cannot be reached, or that refuses what it is asked."""
 

@@ -25,6 +25,7 @@ from asof.cli import (
     ingest,
     init,
     join,
+    keys,
     leakcheck,
     migrate,
     plan,
@@ -68,7 +69,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 """Every command, beside those of the groups."""
 
-GROUPS: dict[str, typer.Typer] = {"ingest": ingest.app, "bars": bars.app, "dataset": dataset.app, "dlq": dlq.app}
+GROUPS: dict[str, typer.Typer] = {"ingest": ingest.app, "bars": bars.app, "dataset": dataset.app, "dlq": dlq.app, "keys": keys.app}
 """The groups of commands."""
 
 for _name, _command in COMMANDS.items():
