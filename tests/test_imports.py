@@ -56,6 +56,7 @@ HOMES = {
     "confluent_kafka": "asof.sources.kafka",
     "duckdb": "asof.stores.duckdb",
     "exchange_calendars": "asof.calendars",
+    "jwt": "asof.serving.oidc",
     "numba": "asof.engine",
     "opentelemetry": "asof.telemetry.opentelemetry",
     "prometheus_client": "asof.telemetry",

@@ -57,6 +57,10 @@ class Unauthenticated(AccessError):
     """A service that asks for a key, and was given none, or one that is wrong, expired or revoked."""
 
 
+class IssuerError(AccessError):
+    """An issuer of tokens that cannot be asked for its keys, so that no token can be checked: to ask again in a moment is of use."""
+
+
 class BrokerError(AsofError):
     """A broker that cannot be reached, or that refuses what it is asked."""
 
