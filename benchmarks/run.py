@@ -38,6 +38,7 @@ import postgres_io
 import proof
 import replica
 import stream
+import subscribers
 from measure import Figure, Result, Settings
 
 import asof
@@ -58,6 +59,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Result]] = {
     "cycle_alpha158": cycle.alpha158,
     "stream": stream.run,
     "replica": replica.run,
+    "subscribers": subscribers.run,
     "known_at": proof.known_at,
     "correction": proof.correction,
     "replay": proof.replay,

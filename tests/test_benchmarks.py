@@ -29,6 +29,7 @@ NAMES = (
     "cycle_alpha158",
     "stream",
     "replica",
+    "subscribers",
     "known_at",
     "correction",
     "replay",
