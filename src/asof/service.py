@@ -62,8 +62,9 @@ class Service:
         self._wake = threading.Event()
         self._ends: SimpleQueue[BaseException | None] = SimpleQueue()
         self.metrics = Metrics()
-        self.health = Health(",".join(settings.feature_set_version), settings.pipeline_version, settings.refresh_seconds)
         self.newest = Newest()
+        self.metrics.vectors_held.set_function(lambda: len(self.newest))
+        self.health = Health(",".join(settings.feature_set_version), settings.pipeline_version, settings.refresh_seconds)
         self._threads: list[threading.Thread] = []
         self._store: Store | None = None
 

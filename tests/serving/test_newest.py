@@ -12,8 +12,10 @@ from datetime import datetime, timedelta
 import pytest
 
 from asof import FeatureSet, bars
+from asof.config import Settings
 from asof.jobs.formats import lines
 from asof.jobs.live import Live, Plan, Several
+from asof.service import Service
 from asof.serving.newest import NEVER, Entry, Newest
 from asof.stores.store import BARS_TABLE, Selection, Store, vectors_table
 from asof.stores.urls import open_store
@@ -237,3 +239,11 @@ def test_vectors_that_are_available_later_wait_whether_they_are_found_or_told(lo
 def test_a_vector_without_features_is_not_held(loop: Loop) -> None:
     loop.cycle(bar(0, None), bar(0, None, "B"), bar(1, 2.0, "B"))
     assert sorted(loop.held()) == ["B"]
+
+
+def test_the_service_feeds_it_in_the_periodic_mode_too(store: Store) -> None:
+    store.upsert(BARS_TABLE, bars_of(bar(0, 1.0), bar(1, 2.0)), NOON)
+    service = Service("duckdb://", Settings(kafka_bootstrap_servers="", timeframes=("1m",)))
+    service._live(store, (SET,)).cycle()
+    assert json.loads(service.newest.entry("served", "1m", "A").line)["features"] == {"close": 2.0, "gain": 1.0}
+    assert service.metrics.value(service.metrics.vectors_held) == 1

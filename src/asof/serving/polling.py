@@ -43,6 +43,7 @@ class StoreReplica:
         self._store = store
         self._settings = settings
         self._metrics = metrics
+        metrics.vectors_held.set_function(lambda: len(newest))
         self._stop = stop
         self._seen: dict[tuple[str, str], Seen] = {}
         self._left_out: set[str] = set()
@@ -81,7 +82,6 @@ class StoreReplica:
         self.ready, self._polled, self._trouble = True, began, ""
         self._metrics.store_up.set(1)
         self._metrics.replica_ready.set(1)
-        self._metrics.vectors_held.set(len(self.newest))
 
     def _registered(self) -> list[FeatureSet]:
         """The feature sets of the registry. One that cannot be rebuilt here, as it has operators of somebody else's, is left out."""

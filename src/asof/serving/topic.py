@@ -54,6 +54,7 @@ class TopicReplica:
         self._topic = topic
         self._named = re.compile(rf"{re.escape(topic)}(?:\.(\w+))?")
         self._metrics = metrics
+        metrics.vectors_held.set_function(lambda: len(newest))
         self._stop = stop
         self._log = log
         self._lag = Lag(metrics)
@@ -131,7 +132,6 @@ class TopicReplica:
         if not self.ready and follower.reached and follower.caught_up:
             self.ready = True
             self._log.info("caught up", vectors=len(self.newest), partitions=len(ends))
-        self._metrics.vectors_held.set(len(self.newest))
         self._metrics.replica_ready.set(int(self.ready))
 
     def _take(self, batch: list[Message]) -> None:
