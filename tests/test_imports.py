@@ -78,6 +78,7 @@ INSIDE_FUNCTIONS = {
     ("asof.cli.service", "asof.service"): "its parts are extras that no other command needs",
     ("asof.cli.service", "asof.telemetry.logs"): "likewise",
     ("asof.feature_store", "asof.jobs.publish"): "confluent-kafka is an extra that of all methods only a published replay needs",
+    ("asof.serving.gate", "asof.serving.oidc"): "PyJWT is an extra that only tokens of an issuer need",
     ("asof.service", "asof.jobs.consume"): "events from Kafka are an extra of the service",
     ("asof.service", "asof.jobs.publish"): "likewise",
     ("asof.service", "asof.sources.kafka"): "likewise",

@@ -235,7 +235,8 @@ def _principal(claims: Mapping[str, Any]) -> Principal:
     words = (
         given.split() if isinstance(given, str) else [word for word in given if isinstance(word, str)] if isinstance(given, list) else []
     )
-    return Principal(str(claims["sub"])[:MOST_NAME], scopes_among(words))
+    name = "".join(letter if letter.isprintable() else "?" for letter in claims["sub"][:MOST_NAME])
+    return Principal(name, scopes_among(words))
 
 
 def _digest(token: str) -> bytes:
