@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,11 +14,14 @@ import pytest
 
 import asof as package
 from asof.definitions import register
+from asof.features.library import SHIPPED
 from asof.jobs.formats import FORMATS, TABLES
 from asof.serving.flight import FlightServer
+from asof.serving.keys import FILE, LOOK_SECONDS, KeyFile
 from asof.stores.store import Selection, vectors_table
 from tests import processes
 from tests.cli.conftest import Command, Done
+from tests.servers.certificates import certificate
 from tests.servers.http import answering
 from tests.servers.postgres import Postgres
 
@@ -179,6 +183,33 @@ def test_a_service_answers_until_it_is_told_to_end_and_one_that_is_killed_leaves
         service.send_signal(ending)
         code, _, errors = processes.finish(service)
         assert (code, errors) == (-9 if ending == signal.SIGKILL else 0, "")
+
+
+def test_a_service_with_keys_and_a_certificate_lets_in_who_may_and_logs_no_key(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tls = certificate(project)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tls.certificate))
+    files = {"ASOF_TLS_CERTIFICATE": str(tls.certificate), "ASOF_TLS_KEY": str(tls.key)}
+    token, kept = KeyFile(project / FILE).create("desk", ["read:my_v1"], None)
+    service = processes.command("serve", "--flight", "--flight-port", "0", folder=project, **files)
+    assert service.stdout is not None
+    url = service.stdout.readline().split()[-1]
+    assert url.startswith("grpc+tls://")
+    with package.connect(url, key=token) as store:
+        assert len(store.latest("my_v1", "1d").table) == 5
+        assert list(store.registered()) == ["my_v1"]
+        with pytest.raises(package.errors.AccessError, match="it lacks the scope read:fs_v1"):
+            list(store.store.read(vectors_table(SHIPPED["fs_v1"]), Selection("1d")))
+    for key, message in ((None, "asks for a key"), (token[:-1], "this key is not known here"), (f"{token} {token}", "not known")):
+        with package.connect(url, key=key) as store, pytest.raises(package.errors.AccessError, match=message):
+            store.registered()
+    KeyFile(project / FILE).revoke(kept.prefix)
+    time.sleep(LOOK_SECONDS)
+    with package.connect(url, key=token) as store, pytest.raises(package.errors.AccessError, match="is revoked since"):
+        store.registered()
+    service.send_signal(signal.SIGTERM)
+    code, said, errors = processes.finish(service)
+    assert code == 0
+    assert token.rpartition("_")[2] not in said + errors
 
 
 def test_serve_asks_what_to_serve(asof: Command, project: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -20,8 +18,9 @@ import asof
 from asof.errors import AccessError, AsofError, StoreError
 from asof.records import UTC
 from asof.serving import flight as serving
-from asof.serving.flight import Everybody, FlightServer, Principal, Tls
+from asof.serving.flight import Everybody, FlightServer, Principal
 from asof.stores.store import Selection, vectors_table
+from tests.servers.certificates import certificate
 
 ENTITIES = pa.table(
     {
@@ -261,13 +260,10 @@ def test_readers_at_the_same_time_get_the_same(remote: asof.FeatureStore, filled
 def test_with_a_certificate_it_speaks_tls_to_those_who_trust_it(
     filled: asof.FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if shutil.which("openssl") is None:
-        pytest.skip("there is no openssl to make a certificate with")
-    made = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1"
-    subprocess.run([*made.split(), "-keyout", "key.pem", "-out", "cert.pem"], cwd=tmp_path, check=True, capture_output=True)
-    with serving_over(filled, tls=Tls(tmp_path / "cert.pem", tmp_path / "key.pem")) as server:
+    tls = certificate(tmp_path)
+    with serving_over(filled, tls=tls) as server:
         url = f"grpc+tls://127.0.0.1:{server.port}"
-        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tls.certificate))
         with asof.connect(url) as store:
             assert store.latest("fs_v1", "1d").table == filled.latest("fs_v1", "1d").table
         monkeypatch.delenv("SSL_CERT_FILE")

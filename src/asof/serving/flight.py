@@ -15,8 +15,6 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
@@ -24,10 +22,11 @@ from pyarrow import flight
 
 from asof import __version__
 from asof.config import ConfigError
-from asof.errors import AccessError, AsofError, DataError, DefinitionError, NotFound, Overloaded, StoreError
+from asof.errors import AccessError, AsofError, DataError, DefinitionError, IssuerError, NotFound, Overloaded, StoreError, Unauthenticated
 from asof.feature_store import FeatureStore
 from asof.features.feature_set import FeatureSet
 from asof.serving.questions import JOIN, VECTORS, Question
+from asof.serving.tls import Tls
 from asof.stores.store import Registered
 
 BATCH_BYTES = 32 << 20
@@ -109,21 +108,20 @@ class _Access(flight.ServerMiddlewareFactory):  # type: ignore[misc]  # likewise
         super().__init__()
         self._authenticate = authenticate
 
-    def start_call(self, info: object, headers: Mapping[str, list[str]]) -> _Caller:
+    def start_call(self, info: object, headers: Mapping[str, list[str | None]]) -> _Caller:
         """Who calls. gRPC has the names of headers in small letters."""
-        given = headers.get("authorization")
+        given = headers.get("authorization") or [None]
         try:
-            return _Caller(self._authenticate(given[0] if given else None))
+            if len(given) > 1:
+                raise Unauthenticated("the call brings more than one key")
+            return _Caller(self._authenticate(given[0]))
+        except IssuerError as error:
+            raise flight.FlightUnavailableError(str(error)) from None
+        except ConfigError as error:
+            log.error("nobody can be let in", extra={"error": str(error)})  # noqa: TRY400  # it says all
+            raise flight.FlightUnavailableError("the service cannot be used as it is set up; its log says why") from None
         except AsofError as error:
             raise flight.FlightUnauthenticatedError(str(error)) from None
-
-
-@dataclass(frozen=True)
-class Tls:
-    """The files of a certificate and of its key."""
-
-    certificate: Path
-    key: Path
 
 
 class FlightServer(flight.FlightServerBase):  # type: ignore[misc]  # likewise
