@@ -129,6 +129,13 @@ def test_the_settings_are_logged_without_the_password():
     assert "hunter2" not in repr(said)
 
 
+def test_a_key_or_token_is_hidden_wherever_it_stands():
+    token = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJkZXNrIn0.c2ln-bmF0_dXJl"
+    key = "asof_0123abcd_" + "0f" * 32
+    said = hide_secrets(None, "", {"event": f"GET /v1/{key}?x={key[:40]}", "path": f"/{token}", "all": [f"'{token}'", key]})
+    assert said == {"event": "GET /v1/asof_0123abcd_***?x=asof_0123abcd_***", "path": "/***", "all": ["'***'", "asof_0123abcd_***"]}
+
+
 @pytest.mark.parametrize("text", ["http://db:8000/health", "postgresql://market@db:5432/market", "12:30:00 a@b", "three tokens were read"])
 def test_what_holds_no_secret_is_left_as_it_is(text):
     assert hide_secrets(None, "", {"event": text})["event"] == text

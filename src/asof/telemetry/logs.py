@@ -24,6 +24,10 @@ BEHIND_ITS_NAME = re.compile(
     rf"""((?:{SECRET_WORDS})['"]?\s*[=:]\s*)(?:(?:basic|bearer)\s+)?('[^']*'|"[^"]*"|[^\s,;&)}}]+)""", re.IGNORECASE
 )
 """Where a secret is inside of a text: `://user:...@`, `password=...`, `Authorization: Bearer ...`."""
+KEY = re.compile(r"(asof_[0-9a-f]{8}_)[0-9a-f]+")
+"""A key of a service, wherever it was put: its prefix stays, by which it is known."""
+TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*")
+"""A token of an issuer."""
 
 FIRST = ("time", "level", "logger", "event")
 """The fields that every line begins with."""
@@ -71,7 +75,8 @@ def _shown(value: object) -> object:
         return {str(k): HIDDEN if SECRET_NAME.search(str(k)) else _shown(v) for k, v in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_shown(v) for v in value]
-    return BEHIND_ITS_NAME.sub(rf"\1{HIDDEN}", IN_URL.sub(rf"\1{HIDDEN}@", str(value)))
+    known = TOKEN.sub(HIDDEN, KEY.sub(rf"\1{HIDDEN}", str(value)))
+    return BEHIND_ITS_NAME.sub(rf"\1{HIDDEN}", IN_URL.sub(rf"\1{HIDDEN}@", known))
 
 
 def _ordered(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

@@ -59,6 +59,7 @@ class Metrics:
         self.stale_after = gauge("stale_after_seconds", "From this age of the last success on `/health` says `stale`")
         self.vectors_held = gauge("vectors_held", "Newest vectors that are held in memory to be served")
         self.replica_ready = gauge("replica_ready", "1 once a replica has read all that was there when it began, else 0")
+        self.access = counter("access_decisions", "Requests that need a key, by what was decided: let-in, or why not", "verdict")
         self.subscribers = gauge("stream_subscribers", "Clients that follow the stream of new vectors")
         self.stream_skips = counter("stream_skips", "Times that a client was brought to the newest vectors, for it was too far behind")
         self.build = Info(f"{PREFIX}_build", "What runs here", registry=self.registry)
