@@ -50,6 +50,12 @@ def test_a_revoked_key_stays_in_the_list_and_to_revoke_it_again_is_no_error(asof
     assert asof("keys", "list").text.split()[-1] == "revoked"
 
 
+def test_a_key_is_revoked_by_itself_or_by_how_it_begins(asof: Command) -> None:
+    for cut in (None, 13):
+        made = asof("keys", "create", "a", "-s", "admin", "--json").json
+        assert asof("keys", "revoke", str(made["key"])[:cut], "--json").json["prefix"] == made["prefix"]
+
+
 def test_without_keys_the_list_says_what_makes_one(asof: Command) -> None:
     assert asof("keys", "list").text == "no keys; asof keys create makes one\n"
 

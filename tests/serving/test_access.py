@@ -312,6 +312,16 @@ def test_the_refused_are_logged_in_bounded_number_and_the_rest_counted(file, cap
     assert sum(vars(record).get("not_logged", 0) for record in caplog.records) == 201 - len(caplog.records)
 
 
+def test_the_stack_is_put_together_from_the_settings(file, monkeypatch, caplog):
+    monkeypatch.chdir(file.path.parent)
+    caplog.set_level(logging.INFO, "asof.audit")
+    set_here = load_settings(most_body_bytes="1024", most_rate="1", audit="off")
+    root, brought = access.guarded(app, Gate(file), TABLE, set_here), bearer(key(file, "read:*"))
+    assert ask(root, "POST", "/v1/features/latest", brought, (b"content-length", b"1025")).status == 413
+    assert ask(root, "GET", "/v1/features/latest", brought).status == 429
+    assert not caplog.records
+
+
 def test_websockets_are_refused_and_the_lifespan_is_handed_on(file):
     sent = []
 

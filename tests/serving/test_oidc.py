@@ -8,6 +8,7 @@ import hmac
 import json
 import time
 from collections.abc import Iterator
+from itertools import count
 
 import jwt
 import pytest
@@ -197,6 +198,17 @@ def test_its_keys_hold_for_an_hour_while_it_is_away(tokens, issuer, now):
 def test_a_port_where_nobody_answers_is_an_issuer_that_is_away():
     with pytest.raises(IssuerError, match="cannot be asked"):
         Tokens(Issuer("http://127.0.0.1:9"), AUDIENCE).authenticate(jwt.encode({}, made("RS256"), "RS256", {"kid": "a"}))
+
+
+def test_a_document_without_end_is_left(issuer, monkeypatch):
+    monkeypatch.setattr(oidc, "MOST_DOCUMENT", 100)
+    issuer.discovery = {"more": "x" * 100}
+    with pytest.raises(ValueError, match="is larger than 100 bytes"):
+        oidc.fetch(f"{issuer.url}{oidc.DISCOVERY}")
+    monkeypatch.undo()
+    monkeypatch.setattr(oidc.time, "monotonic", count(0, 10).__next__)
+    with pytest.raises(TimeoutError, match="takes longer than 5 seconds"):
+        oidc.fetch(f"{issuer.url}{oidc.DISCOVERY}")
 
 
 @pytest.mark.parametrize(

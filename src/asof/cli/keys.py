@@ -62,11 +62,11 @@ def list_keys(as_json: JsonOption = False) -> None:
 
 @app.command("revoke")
 def revoke_key(
-    prefix: Annotated[str, typer.Argument(help="The eight digits behind asof_, which asof keys list shows.")],
+    prefix: Annotated[str, typer.Argument(help="The eight digits behind asof_, which asof keys list shows; the key itself will do, too.")],
     as_json: JsonOption = False,
 ) -> None:
     """Have a key let nobody in any more. A running service knows it within a second."""
-    key = _file().revoke(prefix)
+    key = _file().revoke(prefix.removeprefix("asof_").partition("_")[0])
     if as_json:
         emit(_shown(key))
         return

@@ -18,14 +18,15 @@ from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address, ip_network
 
+from asof.config import Settings
 from asof.errors import AccessError, AsofError, Unauthenticated
 from asof.serving.asgi import App, Message, Receive, Scope, Send
 from asof.serving.gate import EVERYBODY, NOBODY, Gate
 from asof.serving.keys import WRONG
-from asof.serving.limits import Buckets
+from asof.serving.limits import Buckets, Limited, Limits
 from asof.serving.loopback import check_local
 from asof.serving.principal import Principal
-from asof.serving.problems import Problem, busy, problem_of
+from asof.serving.problems import Problem, Problems, busy, problem_of
 from asof.serving.routes import ANY, PUBLIC, Route, Routes
 
 KEY_HEADERS = {b"authorization": b"", b"x-api-key": b"Bearer "}
@@ -173,6 +174,12 @@ class Access:
         if self._left_out:
             fields["not_logged"], self._left_out = self._left_out, 0
         audit.info("refused" if refused else "let in", extra=fields)
+
+
+def guarded(app: App, gate: Gate, table: Iterable[Route], settings: Settings, told: Callable[[str], None] = lambda verdict: None) -> App:
+    """An app behind all that stands before it, in the right order: who may, how much, and what its errors look like."""
+    limits = Limits.of(settings)
+    return Access(Limited(Problems(app), limits), gate, table, limits.rate, settings.audit, told)
 
 
 def _with(scope: Scope, route: Route, principal: Principal) -> Scope:

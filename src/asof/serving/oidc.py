@@ -78,10 +78,14 @@ _opener = build_opener(_NoRedirects)
 def fetch(url: str) -> Any:  # noqa: ANN401  # JSON has no types
     """The JSON at an address, of bounded size, within bounded time."""
     request = Request(url, headers={"Accept": "application/json", "User-Agent": "asof"})  # noqa: S310  # `checked` has seen its scheme
+    last, body = time.monotonic() + FETCH_SECONDS, b""
     with _opener.open(request, timeout=FETCH_SECONDS) as response:
-        body = response.read(MOST_DOCUMENT + 1)
-    if len(body) > MOST_DOCUMENT:
-        raise ValueError(f"it is larger than {MOST_DOCUMENT} bytes")
+        while part := response.read1(1 << 16):
+            body += part
+            if len(body) > MOST_DOCUMENT:
+                raise ValueError(f"{url} is larger than {MOST_DOCUMENT} bytes")
+            if time.monotonic() > last:
+                raise TimeoutError(f"{url} takes longer than {FETCH_SECONDS:g} seconds")
     return json.loads(body)
 
 
