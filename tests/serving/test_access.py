@@ -56,7 +56,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KeyFile:
 
 
 def guarded(gate: Gate, **more) -> Access:
-    return Access(Limited(Problems(app), Limits()), gate, TABLE, **more)
+    return Access(Problems(Limited(app, Limits())), gate, TABLE, **more)
 
 
 def test_without_a_right_key_nothing_is_answered_but_what_is_public(file):

@@ -106,6 +106,19 @@ def test_more_requests_than_are_taken_at_once_are_told_to_come_again():
     assert asyncio.run(many(Route("/", need="public"))) == [200] * 5
 
 
+def test_a_client_that_goes_away_is_no_error():
+    async def run():
+        async def gone():
+            return {"type": "http.disconnect"}
+
+        async def nobody(message):
+            pass
+
+        await placed(counting)({"type": "http", "method": "POST", "path": "/", "headers": []}, gone, nobody)
+
+    asyncio.run(run())
+
+
 def test_an_error_of_the_app_stays_one_and_gives_its_place_back():
     async def broken(scope, receive, send):
         raise TimeoutError("its own")

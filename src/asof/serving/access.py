@@ -177,9 +177,9 @@ class Access:
 
 
 def guarded(app: App, gate: Gate, table: Iterable[Route], settings: Settings, told: Callable[[str], None] = lambda verdict: None) -> App:
-    """An app behind all that stands before it, in the right order: who may, how much, and what its errors look like."""
+    """An app behind all that stands before it, in the right order: who may, what errors look like, and how much."""
     limits = Limits.of(settings)
-    return Access(Limited(Problems(app), limits), gate, table, limits.rate, settings.audit, told)
+    return Access(Problems(Limited(app, limits)), gate, table, limits.rate, settings.audit, told)
 
 
 def _with(scope: Scope, route: Route, principal: Principal) -> Scope:

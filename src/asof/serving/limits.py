@@ -132,6 +132,7 @@ class _Exchange:
         self._bytes = 0
         self._arrived = False
         self._begun = False
+        self._gone = False
         self._problem: Problem | None = None
 
     async def run(self, app: App) -> None:
@@ -152,7 +153,7 @@ class _Exchange:
                 raise
             self._problem = self._problem or self._too_late()
         except Exception:
-            if self._problem is None:  # else it is what an app says of a client that went away
+            if self._problem is None and not self._gone:  # else it is what an app says of a client that is not there any more
                 raise
 
     async def receive(self) -> Message:
@@ -160,6 +161,7 @@ class _Exchange:
         if self._problem is not None:
             return {"type": "http.disconnect"}
         message = await self._receive()
+        self._gone = self._gone or message["type"] == "http.disconnect"
         if message["type"] == "http.request":
             self._bytes += len(message.get("body", b""))
             self._arrived = not message.get("more_body", False)

@@ -100,7 +100,7 @@ def problem_of(error: AsofError) -> Problem:
 
 
 class Problems:
-    """Middleware inside of all other: what an app raises before it has answered anything is answered as a problem."""
+    """Middleware inside of `Access`: what an app raises before it has answered anything is answered as a problem."""
 
     def __init__(self, app: App) -> None:
         self._app = app
