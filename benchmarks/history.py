@@ -1,4 +1,4 @@
-"""1M stored vectors read through a service by Arrow Flight, service and client on one core, beside the same read from the file itself."""
+"""1M stored vectors through a service by Flight and by HTTP, service and client on one core, beside the same read from the file itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TARGET = 1_000_000
 SERVICE = """
 import sys
 from asof.cli import main
-sys.argv = ["asof", "serve", "--flight", "--flight-port", "0", "--store", "served.duckdb"]
+sys.argv = ["asof", "serve", "--port", "0", "--flight", "--flight-port", "0", "--from", "served.duckdb"]
 main()
 """
 
@@ -34,9 +34,16 @@ def run(settings: Settings) -> Result:
         store.backfill(asof.fs_v1, "1m")
     path.with_name("copy.duckdb").write_bytes(path.read_bytes())
     answers: dict[str, pa.Table] = {}
-    with one_core(), service() as url, asof.connect(url) as remote, asof.connect("copy.duckdb", threads=1) as near:
+    with (
+        one_core(),
+        service() as (by_http, by_flight),
+        asof.connect(by_flight) as remote,
+        asof.connect(by_http) as http,
+        asof.connect("copy.duckdb", threads=1) as near,
+    ):
         candidates = {
             "asof, Arrow Flight": Candidate(lambda: streamed(remote)),
+            "asof, HTTP": Candidate(lambda: streamed(http)),
             "asof, Arrow Flight, history() in order": Candidate(lambda: remote.history(asof.fs_v1, "1m").table),
             "from the file itself": Candidate(lambda: streamed(near)),
             "from the file itself, history() in order": Candidate(lambda: near.history(asof.fs_v1, "1m").table),
@@ -75,11 +82,11 @@ def one_core() -> Iterator[None]:
 
 
 @contextmanager
-def service() -> Iterator[str]:
-    """A service over the file; its URL."""
+def service() -> Iterator[tuple[str, str]]:
+    """A service over the file; its URLs, of HTTP and of Flight."""
     with subprocess.Popen([sys.executable, "-c", SERVICE], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield process.stdout.readline().split()[-1]
+            yield process.stdout.readline().split()[-1], process.stdout.readline().split()[-1]
         finally:
             process.terminate()

@@ -1,6 +1,6 @@
 """The service that `asof run` is: events come in, vectors are kept up to date, and both are watched over HTTP.
 
-1. `/health` and `/metrics` answer from the first moment on.
+1. `/health` and `/metrics` answer from the first moment on, and the API as soon as the store is open.
 2. The store is opened, and the feature sets are held to its registry. A store that is away is waited for.
 3. One thread reads events from Kafka into the store (`jobs.consume`), where brokers are named. Another keeps vectors up to date
    (`jobs.live`). What fails for a time is told, and tried again by whoever it failed.
@@ -22,11 +22,17 @@ import structlog
 from asof import definitions
 from asof.config import ConfigError, Settings
 from asof.errors import BrokerError, MissingExtra, Stopped, StoreError
+from asof.feature_store import FeatureStore
 from asof.features.feature_set import FeatureSet
 from asof.jobs import resampling
 from asof.jobs.live import Live, Plan, Published, Several
-from asof.serving.health import serve
+from asof.serving.app import application
+from asof.serving.gate import MAKE_ONE, Gate
 from asof.serving.newest import Newest
+from asof.serving.server import answering
+from asof.serving.state import Serving
+from asof.serving.tls import Tls
+from asof.serving.watching import health_of, ready_of
 from asof.stores.store import Store
 from asof.stores.urls import open_store, scheme_of
 from asof.telemetry.health import Health
@@ -67,6 +73,10 @@ class Service:
         self.health = Health(",".join(settings.feature_set_version), settings.pipeline_version, settings.refresh_seconds)
         self._threads: list[threading.Thread] = []
         self._store: Store | None = None
+        how = health_of(self.health, self.metrics)
+        ready = ready_of(how, lambda: self._serving.store is not None)
+        self._serving = Serving(settings, self.metrics, self.newest, how, ready)
+        self._gate, self._tls = Gate.of(settings, settings.health_host), Tls.of(settings)
 
     def end(self) -> None:
         """Have it end. Safe to call from a signal's handler, and more than once."""
@@ -75,8 +85,11 @@ class Service:
     def run(self, serving: Callable[[int], None] = lambda port: None) -> None:
         """Run until it ends; `serving` is told the port. Raises what ended it, unless that was `end`."""
         settings = self._settings
-        with tracing(), serve(self.health, self.metrics, settings.health_host, settings.health_port) as port:
+        app, stream = application(self._serving, self._gate)
+        with tracing(), answering(app, settings.health_host, settings.health_port, self._tls, stream.close) as port:
             log.info("running", extra={"address": f"{settings.health_host}:{port}"})
+            if not self._gate.open and not self._gate.guarded:
+                log.warning("nobody may ask for vectors until there are keys", extra={"mend": MAKE_ONE})
             serving(port)
             self._start("compute", self._begin)
             failure = self._ends.get()
@@ -107,6 +120,7 @@ class Service:
 
     def _begin(self) -> None:
         store = self._store = self._again(lambda: open_store(self._url))
+        self._serving.store = FeatureStore(store, self._settings)
         log.info("the store is open", extra={"store": store.url})
         if self._brokers is not None:
             self._start("consume", self._consumption(store, self._brokers))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from subprocess import Popen
 
 import pyarrow as pa
 import pytest
@@ -21,8 +22,8 @@ from asof.serving.keys import FILE, LOOK_SECONDS, KeyFile
 from asof.stores.store import Selection, vectors_table
 from tests import processes
 from tests.cli.conftest import Command, Done
+from tests.servers.api import api
 from tests.servers.certificates import certificate
-from tests.servers.http import answering
 from tests.servers.postgres import Postgres
 
 STORES = ("duckdb", "postgresql", "grpc over duckdb", "grpc over postgresql", "http over duckdb", "http over postgresql")
@@ -62,7 +63,7 @@ def stores(made_once: Path, postgres: Postgres, tmp_path_factory: pytest.TempPat
             server = FlightServer(store)
             stack.callback(server.stop)
             found[f"grpc over {name}"] = f"grpc://127.0.0.1:{server.port}"
-            found[f"http over {name}"], _ = stack.enter_context(answering(store))
+            found[f"http over {name}"] = stack.enter_context(api(store)).url
         yield found
 
 
@@ -169,9 +170,8 @@ def test_many_entities_are_sent_in_parts_and_come_back_in_their_order(
 
 def test_a_service_answers_until_it_is_told_to_end_and_one_that_is_killed_leaves_no_half_table(project: Path) -> None:
     for ending in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
-        service = processes.command("serve", "--flight", "--flight-port", "0", folder=project)
-        assert service.stdout is not None
-        url = service.stdout.readline().split()[-1]
+        service = processes.command("serve", "--port", "0", "--flight", "--flight-port", "0", folder=project)
+        _, url = addresses(service)
         with package.connect(url) as store:
             assert len(store.latest("my_v1", "1d").table) == 5
             if ending == signal.SIGKILL:
@@ -190,9 +190,11 @@ def test_a_service_with_keys_and_a_certificate_lets_in_who_may_and_logs_no_key(p
     monkeypatch.setenv("SSL_CERT_FILE", str(tls.certificate))
     files = {"ASOF_TLS_CERTIFICATE": str(tls.certificate), "ASOF_TLS_KEY": str(tls.key)}
     token, kept = KeyFile(project / FILE).create("desk", ["read:my_v1"], None)
-    service = processes.command("serve", "--flight", "--flight-port", "0", folder=project, **files)
-    assert service.stdout is not None
-    url = service.stdout.readline().split()[-1]
+    service = processes.command("serve", "--port", "0", "--flight", "--flight-port", "0", folder=project, **files)
+    over_http, url = addresses(service)
+    assert over_http.startswith("https://")
+    with package.connect(over_http, key=token) as store:
+        assert len(store.latest("my_v1", "1d").table) == 5
     assert url.startswith("grpc+tls://")
     with package.connect(url, key=token) as store:
         assert len(store.latest("my_v1", "1d").table) == 5
@@ -212,7 +214,23 @@ def test_a_service_with_keys_and_a_certificate_lets_in_who_may_and_logs_no_key(p
     assert token.rpartition("_")[2] not in said + errors
 
 
-def test_serve_asks_what_to_serve(asof: Command, project: Path) -> None:
-    done = asof("serve")
-    assert done.code == 2
-    assert "say what to serve: --flight" in done.said
+def addresses(service: Popen[str]) -> list[str]:
+    """Where a service answers: HTTP and Flight."""
+    assert service.stdout is not None
+    return [service.stdout.readline().split()[-1] for _ in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("serve --from nowhere.duckdb --port 0", 5, "nowhere.duckdb does not exist"),
+        ("serve --from kafka://127.0.0.1:1 --flight --port 0", 2, "Flight reads a store, and a topic is none"),
+        ("serve --host 0.0.0.0 --port 0", 2, "nobody could be let in: it listens at 0.0.0.0"),
+        ("serve --from mysql://x --port 0", 5, "unknown kind 'mysql'"),
+        ("serve --prot 0", 2, "No such option: --prot"),
+    ],
+)
+def test_what_cannot_be_served_is_told(asof: Command, project: Path, line: str, code: int, said: str) -> None:
+    done = asof(*line.split())
+    assert done.code == code, done.errors + done.text
+    assert said in done.said

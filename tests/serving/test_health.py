@@ -2,12 +2,20 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
 
-from asof.serving.health import WELL, serve
+from asof.config import Settings
+from asof.serving.app import application
+from asof.serving.gate import Gate
+from asof.serving.newest import Newest
+from asof.serving.server import answering
+from asof.serving.state import Serving
+from asof.serving.watching import WELL, health_of, ready_of
 from asof.telemetry.health import LEAST_STALE_SECONDS, Health
 from asof.telemetry.metrics import Metrics
 
@@ -40,6 +48,16 @@ def get(port: int, path: str = "/health", method: str = "GET") -> tuple[int, str
     except HTTPError as error:
         with error:
             return error.code, error.headers["Content-Type"], error.read()
+
+
+@contextmanager
+def serve(health: Health, metrics: Metrics) -> Iterator[int]:
+    """A service that is as `health` says."""
+    how = health_of(health, metrics)
+    serving = Serving(Settings(), metrics, Newest(), how, ready_of(how, lambda: False))
+    app, stream = application(serving, Gate.of(serving.settings, "127.0.0.1"))
+    with answering(app, "127.0.0.1", 0, before_end=stream.close) as port:
+        yield port
 
 
 def test_a_service_is_starting_until_its_first_cycle_has_succeeded(health):
@@ -87,11 +105,13 @@ def test_it_is_stopped_once_the_compute_loop_has_ended_however_it_did(health):
 
 def test_the_answer_has_the_names_of_the_contract_and_no_others(health):
     metrics = Metrics()
-    with serve(health, metrics, "127.0.0.1", 0) as port, health.computing():
+    with serve(health, metrics) as port, health.computing():
         assert get(port)[0] == 503
         health.succeeded()
         metrics.cached_events.set(7)
         status, kind, body = get(port)
+        ready, _, told = get(port, "/ready")
+    assert (ready, json.loads(told)) == (503, {"ready": False, "status": "ok", "store_open": False})
     assert (status, kind) == (200, "application/json")
     assert json.loads(body) == {
         "status": "ok",
@@ -110,7 +130,7 @@ def test_only_a_service_that_is_well_is_answered_with_200(health, clock):
         status, _, body = get(port)
         seen[json.loads(body)["status"]] = status
 
-    with serve(health, metrics, "127.0.0.1", 0) as port:
+    with serve(health, metrics) as port:
         with health.computing():
             see()
             health.succeeded()
@@ -126,7 +146,7 @@ def test_only_a_service_that_is_well_is_answered_with_200(health, clock):
 def test_the_metrics_are_text_that_prometheus_reads(health):
     metrics = Metrics()
     metrics.compute_runs.inc()
-    with serve(health, metrics, "127.0.0.1", 0) as port:
+    with serve(health, metrics) as port:
         status, kind, body = get(port, "/metrics")
     assert (status, kind) == (200, "text/plain; version=0.0.4; charset=utf-8")
     text = body.decode()

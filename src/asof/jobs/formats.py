@@ -51,45 +51,52 @@ def write_jsonl(feature_set: FeatureSet, vectors: pa.Table, out: BinaryIO) -> No
     out.writelines(line + b"\n" for _, line in lines(feature_set, vectors))
 
 
-def recorded(feature_set: FeatureSet, vectors: pa.Table) -> pa.Table:
+def recorded(feature_set: FeatureSet, vectors: pa.Table, names: tuple[str, ...] | None = None) -> pa.Table:
     """The vectors that have a record, which are those with a feature: one for each of `lines`."""
-    return vectors.filter(reduce(pc.or_, (pc.is_valid(vectors[name]) for name in feature_set.features)))
+    return vectors.filter(reduce(pc.or_, (pc.is_valid(vectors[name]) for name in names or feature_set.features)))
 
 
-def lines(feature_set: FeatureSet, vectors: pa.Table) -> Iterator[tuple[str, bytes]]:
-    """Each vector that has a record as its instrument and that record in JSON.
+def lines(feature_set: FeatureSet, vectors: pa.Table, names: tuple[str, ...] | None = None) -> Iterator[tuple[str, bytes]]:
+    """Each vector that has a record as its instrument and that record in JSON, with all features or with those of `names`.
 
     A stream publishes thousands a second, so what many vectors share is written once, and nothing is looked up row by row.
     """
     version = feature_set.version
     for batch in vectors.to_batches(max_chunksize=10_000):
-        instruments, frames, names = batch["instrument_id"].to_pylist(), batch["timeframe"].to_pylist(), _quoted(batch["instrument_id"])
+        instruments, frames, quoted = batch["instrument_id"].to_pylist(), batch["timeframe"].to_pylist(), _quoted(batch["instrument_id"])
         in_json, pipelines = _quoted(batch["timeframe"]), _quoted(batch["pipeline_version"])
         opens, computed_at = _times(batch["ts"]), _times(batch["computed_at"])
-        rest = zip(_features(feature_set, batch), _flags(batch), computed_at, pipelines, _seen(feature_set, batch), strict=True)
+        rest = zip(
+            _features(names or tuple(feature_set.features), batch),
+            _flags(batch),
+            computed_at,
+            pipelines,
+            _seen(feature_set, batch),
+            strict=True,
+        )
         for place, (features, flags, computed, pipeline, seen) in enumerate(rest):
             if not features:
                 continue
             name, frame, ts = instruments[place], frames[place], opens[place]
             line = (
                 f'{{"schema_version":"{SCHEMA_VERSION}","feature_id":"{feature_id(name, frame, ts, version)}"'
-                f',"instrument_id":{names[place]},"timeframe":{in_json[place]},"ts_utc":"{ts}","feature_set_version":"{version}"'
+                f',"instrument_id":{quoted[place]},"timeframe":{in_json[place]},"ts_utc":"{ts}","feature_set_version":"{version}"'
                 f',"features":{{{features}}},"quality_flags":[{flags}],"computed_at_utc":"{computed}","pipeline_version":{pipeline}'
                 f',"source_refs":{{{seen}}}}}'
             )
             yield name, line.encode()
 
 
-def _features(feature_set: FeatureSet, batch: pa.RecordBatch) -> Iterator[str]:
+def _features(names: tuple[str, ...], batch: pa.RecordBatch) -> Iterator[str]:
     """The features of each row that are there: names and numbers, of which `repr` gives the shortest that read back exactly."""
-    columns = [batch[name] for name in feature_set.features]
+    columns = [batch[name] for name in names]
     if any(pc.all(pc.is_finite(column), min_count=0).as_py() is False for column in columns):
         raise DataError("a feature is not finite, which no record can hold: one that is missing has to be null")
     if not any(column.null_count for column in columns):
-        written = ",".join(f'"{name}":%r' for name in feature_set.features)
+        written = ",".join(f'"{name}":%r' for name in names)
         return (written % row for row in zip(*(column.to_numpy().tolist() for column in columns), strict=True))
     rows = zip(*(column.to_pylist() for column in columns), strict=True)
-    keys = [f'"{name}":' for name in feature_set.features]
+    keys = [f'"{name}":' for name in names]
     return (",".join([key + repr(value) for key, value in zip(keys, row, strict=True) if value is not None]) for row in rows)
 
 

@@ -119,6 +119,7 @@ def _found(newest: Newest, version: str, rows: dict[str, list[str]], may_read: M
     held = [timeframe for of, timeframe in newest.series() if of == version]
     if not held:
         raise not_held(newest, version, may_read)
+    held = [timeframe for timeframe in held if newest.of(version, timeframe)] or held[:1]
     if "timeframe" not in rows and len(held) > 1:
         raise DataError(f"{version} is held over {', '.join(held)}: say which with a second entity, timeframe")
     timeframes = rows.get("timeframe", held * len(rows["instrument_id"]))

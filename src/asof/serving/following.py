@@ -36,19 +36,23 @@ class Replica(Protocol):
         ...
 
 
-def follow(url: str, settings: Settings, metrics: Metrics, stop: threading.Event) -> tuple[Replica, Store | None]:
+def follow(
+    url: str, settings: Settings, metrics: Metrics, stop: threading.Event, newest: Newest | None = None
+) -> tuple[Replica, Store | None]:
     """Who follows an address: brokers, `kafka://host:port,host:port`, or a store; and the store, which brokers do not have.
+
+    It fills `newest`, where that is given, else one of its own.
 
     Raises `StoreError`, `ConfigError`, `BrokerError` or `MissingExtra` where it cannot be followed at all.
     """
     if url.startswith(KAFKA):
-        return _topic(url.removeprefix(KAFKA).rstrip("/"), settings, metrics, stop), None
+        return _topic(url.removeprefix(KAFKA).rstrip("/"), settings, metrics, stop, Newest() if newest is None else newest), None
     key = settings.key.get_secret_value() if settings.key else None
     store = open_store(url, create=False, key=key)
-    return StoreReplica(store, settings, Newest(), metrics, stop), store
+    return StoreReplica(store, settings, Newest() if newest is None else newest, metrics, stop), store
 
 
-def _topic(servers: str, settings: Settings, metrics: Metrics, stop: threading.Event) -> Replica:
+def _topic(servers: str, settings: Settings, metrics: Metrics, stop: threading.Event, newest: Newest) -> Replica:
     try:
         from asof.serving.topic import TopicReplica  # noqa: PLC0415  # confluent-kafka is an extra
         from asof.sources.kafka import Brokers  # noqa: PLC0415  # likewise
@@ -56,4 +60,4 @@ def _topic(servers: str, settings: Settings, metrics: Metrics, stop: threading.E
         raise MissingExtra(f'a replica of Kafka needs confluent-kafka: pip install "asof[kafka]" ({error})') from None
     log = structlog.get_logger("asof.follow")
     brokers = Brokers(settings.model_copy(update={"kafka_bootstrap_servers": servers or settings.kafka_bootstrap_servers}), log)
-    return TopicReplica(brokers, settings.features_topic, Newest(), metrics, stop, log)
+    return TopicReplica(brokers, settings.features_topic, newest, metrics, stop, log)

@@ -89,7 +89,7 @@ def _tokens(settings: Settings) -> Tokens | None:
     try:
         from asof.serving.oidc import Issuer, Tokens, checked  # noqa: PLC0415  # PyJWT is an extra
     except ImportError as error:
-        raise MissingExtra(f'tokens of an issuer need PyJWT: pip install "asof[serve]" ({error})') from None
+        raise MissingExtra(f'tokens of an issuer need PyJWT: pip install "asof[service]" ({error})') from None
     return Tokens(Issuer(checked(settings.oidc_issuer, "ASOF_OIDC_ISSUER")), settings.oidc_audience)
 
 

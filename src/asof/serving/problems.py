@@ -30,6 +30,14 @@ log = logging.getLogger(__name__)
 CHALLENGE = (b"www-authenticate", b'Bearer realm="asof"')
 
 
+class NotAcceptable(DataError):
+    """A format that an answer cannot have."""
+
+
+class Unsupported(DataError):
+    """A format that a request cannot have."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """An answer that is an error. `slug` is its stable name; `kind` the class of the error, where the client is to raise the same."""
@@ -75,6 +83,8 @@ STATUSES: dict[type[AsofError], tuple[HTTPStatus, str]] = {
     IssuerError: (HTTPStatus.SERVICE_UNAVAILABLE, "issuer-away"),
     AccessError: (HTTPStatus.FORBIDDEN, "not-allowed"),
     NotFound: (HTTPStatus.NOT_FOUND, "not-found"),
+    NotAcceptable: (HTTPStatus.NOT_ACCEPTABLE, "not-acceptable"),
+    Unsupported: (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-format"),
     DataError: (HTTPStatus.UNPROCESSABLE_ENTITY, "unusable-request"),
     DefinitionError: (HTTPStatus.UNPROCESSABLE_ENTITY, "unusable-request"),
     Overloaded: (HTTPStatus.SERVICE_UNAVAILABLE, "overloaded"),

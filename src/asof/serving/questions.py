@@ -90,6 +90,10 @@ class Question:
         given = {names.get(f.name, f.name): getattr(self, f.name) for f in fields(self)}
         return json.dumps({name: value for name, value in given.items() if value or value == ()}).encode()
 
+    def moment(self, name: str) -> datetime | None:
+        """One of its times, such as `at`. Raises `DataError` for a text that is none."""
+        return _moment(getattr(self, name), name)
+
     def definition(self, store: FeatureStore) -> FeatureSet:
         """The feature set, registered. Raises `NotFound` for a set, a feature or a column that is not there."""
         if self.timeframe:
@@ -109,7 +113,7 @@ class Question:
     def tables(self, store: FeatureStore, definition: FeatureSet) -> Iterator[pa.Table]:
         """The stored vectors that answer it, in tables of bounded size. Raises at once where a name or a time is not usable."""
         if self.latest:
-            _, asked = store.select(definition, self.timeframe, self.instruments, None, _moment(self.at, "at"), self.known_at)
+            _, asked = store.select(definition, self.timeframe, self.instruments, None, self.moment("at"), self.known_at)
         else:
             _, asked = store.select(definition, self.timeframe, self.instruments, self.start, self.end, self.known_at)
         return self._read(store, definition, asked)
@@ -129,7 +133,7 @@ class Question:
             features = tuple(name for name in self.columns if name not in reading.MARKS)
             entities = entities.select([name for name in ("instrument_id", "event_timestamp") if name in entities.column_names])
         age = None if self.max_age is None else Age.of(self.max_age)
-        then = _moment(self.known_at, "known_at")
+        then = self.moment("known_at")
         found = reading.join(store.store, definition, self.timeframe, entities, features, age, self.timezone, then, store.calendars)
         return found if self.columns is None else found.select(self.columns)
 

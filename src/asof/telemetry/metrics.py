@@ -11,6 +11,8 @@ from asof import __version__
 PREFIX = "feature_store"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """The buckets of durations."""
+REQUEST_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, *SECONDS)
+"""Those of requests, which mostly take less."""
 
 
 class Metrics:
@@ -60,6 +62,14 @@ class Metrics:
         self.vectors_held = gauge("vectors_held", "Newest vectors that are held in memory to be served")
         self.replica_ready = gauge("replica_ready", "1 once a replica has read all that was there when it began, else 0")
         self.access = counter("access_decisions", "Requests that need a key, by what was decided: let-in, or why not", "verdict")
+        self.requests = counter("http_requests", "Requests that were let in, by route and status", "route", "status")
+        self.request_seconds = Histogram(
+            f"{PREFIX}_http_request_duration_seconds",
+            "From a request's head to the last of its answer, by route",
+            ("route",),
+            registry=self.registry,
+            buckets=REQUEST_SECONDS,
+        )
         self.subscribers = gauge("stream_subscribers", "Clients that follow the stream of new vectors")
         self.stream_skips = counter("stream_skips", "Times that a client was brought to the newest vectors, for it was too far behind")
         self.build = Info(f"{PREFIX}_build", "What runs here", registry=self.registry)
