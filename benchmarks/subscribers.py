@@ -50,13 +50,13 @@ def _delays(subscribers: int, rate: int, seconds: float) -> tuple[int, dict[str,
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from asof.serving.events import Stream  # noqa: PLC0415  # the clients' process needs none of it
     from asof.serving.newest import Entry, Newest  # noqa: PLC0415
+    from asof.serving.server import answering  # noqa: PLC0415
     from asof.telemetry.metrics import Metrics  # noqa: PLC0415
-    from tests.servers.asgi import answering  # noqa: PLC0415
 
     newest, metrics, sent = Newest(), Metrics(), 0
     newest.fill("fs", "1m", [])
     stream = Stream(newest, metrics)
-    with answering(stream, stream.close) as port:
+    with answering(stream, "127.0.0.1", 0, before_end=stream.close) as port:
         clients = subprocess.Popen([sys.executable, __file__, str(port), str(subscribers)], stdout=subprocess.PIPE)
         while metrics.value(metrics.subscribers) < subscribers:
             time.sleep(0.05)

@@ -10,12 +10,13 @@ import argparse
 import difflib
 import html
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol, get_args, get_type_hints
+from typing import Any, Protocol, get_args, get_type_hints
 
 import typer.main
 from prometheus_client import Info
@@ -27,6 +28,7 @@ from asof.config import Settings
 from asof.features.expression import Expr, bars
 from asof.features.library import SHIPPED, technical
 from asof.operators import BAR_SHAPES, EVENT_SHAPES, FAMILIES, POINT_SHAPES, SECTION_SHAPES, Operator, Param, Scaling, Shape
+from asof.serving.app import ROUTES, described_api
 from asof.telemetry.metrics import SECONDS, Metrics
 from asof.timeframes import duration_text
 
@@ -59,6 +61,11 @@ INTRO = {
     "settings": (
         "A setting comes from, in this order: the option of a command, the environment, `asof.toml` in the current folder, the default. "
         "An unknown key in `asof.toml` is an error that names it."
+    ),
+    "api": (
+        "What `asof serve` and `asof run` answer; [the page on serving](../serving.md) tells how to use it. A service gives the same in "
+        "OpenAPI at `/v1/openapi.json`. Whatever is wrong is answered with a problem document in `application/problem+json`. A parameter "
+        "that is not listed is refused. Those that hold several values are repeated."
     ),
     "metrics": (
         "What `asof run` answers at `/metrics`. No label holds an instrument. A counter begins at 0 with the process, and the series of a "
@@ -450,6 +457,38 @@ def first_sentence(docstring: str) -> str:
 
 SAID_BESIDE = re.compile(r"missing |never missing$|else missing$|needs 2 events$")
 
+
+def api() -> str:
+    """The routes, as their OpenAPI description has them."""
+    described = described_api().openapi()
+    parts = [NOTICE, "", "# HTTP API", "", INTRO["api"], ""]
+    for path, methods in described["paths"].items():
+        for method, told in methods.items():
+            need = next(route.need for route in ROUTES if route.path == path and route.answers(method.upper()))
+            parts += [f"## `{method.upper()} {path}`", "", f"{told['summary']} Needs: {NEEDS[need]}.", ""]
+            if given := told.get("parameters"):
+                rows = ((f"`{one['name']}`", one["in"], _about(one)) for one in given)
+                parts += ["| parameter | in | |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows), ""]
+            for what, content in (("Body", told.get("requestBody", {})), ("Answer", told["responses"]["200"])):
+                kinds = content.get("content", {})
+                if kinds:
+                    parts += [f"{what}: {', '.join(f'`{kind}`' for kind in kinds)}", ""]
+                if example := kinds.get("application/json", {}).get("example"):
+                    parts += ["```json", json.dumps(example, indent=2), "```", ""]
+    return "\n".join(parts)
+
+
+NEEDS = {"public": "nothing", "any": "a key", "read": "a key that may read the feature set"}
+
+
+def _about(parameter: dict[str, Any]) -> str:
+    schema = parameter["schema"]
+    says = parameter.get("description") or schema.get("description") or ""
+    example = parameter.get("example", (schema.get("examples") or [None])[0])
+    shown = "" if example is None else f", such as `{example if isinstance(example, str | int) else ' '.join(example)}`"
+    return f"{'**required**. ' if parameter.get('required') else ''}{says}{shown}"
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "operators.md": operators,
     "indicators.md": indicators,
@@ -457,6 +496,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "cli.md": commands,
     "settings.md": settings,
     "metrics.md": metrics,
+    "api.md": api,
 }
 """What writes each page."""
 

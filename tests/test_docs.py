@@ -124,7 +124,7 @@ def test_a_stale_reference_page_would_be_seen(tmp_path):
     copy.write_text(read(SCRIPT))
     stale = run([sys.executable, str(copy), "--check"])
     assert stale.returncode == 1
-    assert "6 of 6 reference pages are stale" in stale.stdout
+    assert "7 of 7 reference pages are stale" in stale.stdout
 
 
 def test_every_command_and_its_options_are_in_the_reference():

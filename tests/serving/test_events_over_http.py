@@ -13,9 +13,9 @@ import pytest
 
 from asof.serving.events import Stream
 from asof.serving.newest import Newest
+from asof.serving.server import answering
 from asof.telemetry.metrics import Metrics
 from tests.jobs.streams import eventually
-from tests.servers.asgi import answering
 from tests.serving.test_events import put
 
 
@@ -44,7 +44,7 @@ def served() -> Iterator[Served]:
     newest, metrics = Newest(kept=256), Metrics()
     newest.fill("fs", "1m", [])
     stream = Stream(newest, metrics)
-    with answering(stream, stream.close) as port:
+    with answering(stream, "127.0.0.1", 0, before_end=stream.close) as port:
         yield Served(newest, metrics, port)
 
 
@@ -102,7 +102,7 @@ def test_those_who_follow_are_let_go_when_the_server_ends() -> None:
     newest, metrics = Newest(), Metrics()
     newest.fill("fs", "1m", [])
     stream = Stream(newest, metrics)
-    with answering(stream, stream.close) as port:
+    with answering(stream, "127.0.0.1", 0, before_end=stream.close) as port:
         client = Served(newest, metrics, port).subscribe()
         text_until(client, b"event: begin")
         began = time.monotonic()
