@@ -37,6 +37,7 @@ import memory
 import postgres_io
 import proof
 import replica
+import serve
 import stream
 import subscribers
 from measure import Figure, Result, Settings
@@ -58,6 +59,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Result]] = {
     "cycle": cycle.fs_v1,
     "cycle_alpha158": cycle.alpha158,
     "stream": stream.run,
+    "serve": serve.run,
     "replica": replica.run,
     "subscribers": subscribers.run,
     "known_at": proof.known_at,

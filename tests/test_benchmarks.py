@@ -28,6 +28,7 @@ NAMES = (
     "cycle",
     "cycle_alpha158",
     "stream",
+    "serve",
     "replica",
     "subscribers",
     "known_at",

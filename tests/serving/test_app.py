@@ -295,6 +295,14 @@ def test_truncated_arrow_is_refused_wherever_it_is_cut(client: httpx.Client) -> 
         problem(client.post(JOIN, params=SET, content=whole[:cut], headers={"content-type": ARROW}), 422)
 
 
+def test_numbers_that_json_has_not_are_told_so(client: httpx.Client) -> None:
+    out = io.BytesIO()
+    odd = ENTITIES.set_column(0, "label", [[1.0, float("nan"), 2.0]])
+    with pa.ipc.new_stream(out, odd.schema) as writer:
+        writer.write_table(odd)
+    problem(client.post(JOIN, params=SET, content=out.getvalue(), headers={"content-type": ARROW}), 422, "not finite")
+
+
 def test_before_the_store_is_open_and_for_a_topic_it_says_so() -> None:
     with api(None) as served, httpx.Client(base_url=served.url) as client:
         problem(client.get(HISTORY, params=SET), 503, "not open yet")

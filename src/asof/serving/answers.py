@@ -23,6 +23,8 @@ ARROW = "application/vnd.apache.arrow.stream"
 PARQUET = "application/vnd.apache.parquet"
 ROWS = 1 << 16
 """Rows of a batch."""
+MOST_BYTES = 1 << 30
+"""Of a table that is brought, once it is unpacked."""
 
 
 @lru_cache(256)
@@ -115,7 +117,7 @@ def table_of(kind: str, body: bytes) -> pa.Table:
         if kind == ARROW:
             found = pa.ipc.open_stream(body).read_all()
         elif kind == PARQUET:
-            found = pa.parquet.read_table(pa.BufferReader(body))
+            found = _parquet(body)
         elif kind == JSON:
             found = _rows(json.loads(body))
         else:
@@ -128,6 +130,15 @@ def table_of(kind: str, body: bytes) -> pa.Table:
     return found
 
 
+def _parquet(body: bytes) -> pa.Table:
+    """A Parquet file, unless its pages are far larger than it is."""
+    file = pa.parquet.ParquetFile(pa.BufferReader(body))
+    size = sum(file.metadata.row_group(n).total_byte_size for n in range(file.metadata.num_row_groups))
+    if size > MOST_BYTES:
+        raise DataError(f"the table takes {size:,} bytes once it is unpacked, and {MOST_BYTES:,} are the most: send it in parts")
+    return file.read()
+
+
 def _rows(given: object) -> pa.Table:
     rows = given.get("entities") if isinstance(given, dict) else given
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
@@ -137,7 +148,10 @@ def _rows(given: object) -> pa.Table:
 
 def as_rows(table: pa.Table) -> bytes:
     """Rows as a JSON list of objects; what is missing is null, times are RFC 3339."""
-    return json.dumps(table.to_pylist(), default=_plain, allow_nan=False).encode()
+    try:
+        return json.dumps(table.to_pylist(), default=_plain, allow_nan=False).encode()
+    except ValueError:
+        raise DataError(f"a column holds a number that is not finite, which JSON cannot: ask for {ARROW} or {PARQUET}") from None
 
 
 def _plain(value: object) -> str:

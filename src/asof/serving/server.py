@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import resource
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,8 @@ MOST_HEAD_BYTES = 1 << 17
 MOST_CLIENTS = 8192
 """Connections at the same time: a stream has one for each who follows it."""
 MOST_FILES = 1 << 16
+SWITCH_SECONDS = 0.0005
+"""How long another thread may keep the interpreter from the one that answers: Python's own 5 ms are many requests' whole time."""
 END_SECONDS = 5
 """How long requests that are under way may take once the server is to end."""
 
@@ -112,7 +115,8 @@ def answering(app: App, host: str, port: int, tls: Tls | None = None, before_end
         config.load()
         if tls is not None:
             config.ssl = tls.context()
-        server = uvicorn.Server(config)
+        server, before = uvicorn.Server(config), sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_SECONDS)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="asof-http", daemon=True)
         thread.start()
         while not server.started and thread.is_alive():
@@ -121,6 +125,7 @@ def answering(app: App, host: str, port: int, tls: Tls | None = None, before_end
             yield int(listener.getsockname()[1])
         finally:
             _end(server, thread, before_end)
+            sys.setswitchinterval(before)
 
 
 def _end(server: Any, thread: threading.Thread, before_end: Callable[[], None]) -> None:  # noqa: ANN401  # uvicorn's own
