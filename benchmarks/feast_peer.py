@@ -37,7 +37,7 @@ def main(folder: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    print(port, flush=True)
+    print("PORT", port, flush=True)
     start_server(
         store, host="127.0.0.1", port=port, no_access_log=True, workers=1, worker_connections=1000, max_requests=10**9,
         max_requests_jitter=0, keep_alive_timeout=30, registry_ttl_sec=3600, metrics=False, tls_key_path="", tls_cert_path="",
