@@ -196,6 +196,40 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             docs="streaming/#lateness",
         ),
     ),
+    "Serving": (
+        Panel(
+            "Requests by route", "Requests that were let in, each a second; those of who watches among them.",
+            {"{{route}} {{status}}": "sum by (route, status) (rate(feature_store_http_requests_total[$__rate_interval]))"}, "reqps",
+            docs="serving/#what-to-watch",
+        ),
+        Panel(
+            "Request duration p50 and p95", "Of all routes but the stream.", quantiles("feature_store_http_request_duration_seconds"), "s",
+            docs="serving/#what-to-watch", limits=(0.1, 1),
+        ),
+        Panel(
+            "Refused", "Requests that were not let in, each a second, by what was decided.",
+            {
+                "{{verdict}}": 'sum by (verdict) (rate(feature_store_access_decisions_total{verdict!="let-in"}[$__rate_interval]))'
+                " or vector(0)"
+            },
+            "reqps", docs="access/#keys",
+        ),
+        Panel(
+            "Vectors held", "Newest vectors in memory.", {"{{instance}}": "feature_store_vectors_held"}, docs="serving/#the-newest-vectors",
+        ),
+        Panel(
+            "Subscribers", "Clients that follow the stream, and how many were brought to the newest vectors, too far behind for the rest.",
+            {
+                "{{instance}}": "feature_store_stream_subscribers",
+                "brought forward": "sum(increase(feature_store_stream_skips_total[$__rate_interval]))",
+            },
+            docs="serving/#the-stream",
+        ),
+        Panel(
+            "Replicas", "1 once one has read all that was there when it began.", {"{{instance}}": "feature_store_replica_ready"},
+            docs="serving/#replicas",
+        ),
+    ),
     "Objective: fresh 99.5 % of 30 days": (
         Panel(
             "Fresh", "1 while every instance has had a success within three cycles.", {"{{job}}": "job:feature_store_fresh:bool"},
