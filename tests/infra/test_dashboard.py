@@ -152,4 +152,6 @@ def test_every_rule_can_be_evaluated_and_a_service_at_work_alarms_only_for_what_
     firing = {rule["name"] for rule in groups() if rule["type"] == "alerting" and rule["state"] == "firing"}
     of_a_busy_machine = {"FeatureStoreBudgetBurnsFast"}
     assert firing <= {"FeatureStoreDeadLetters"} | of_a_busy_machine, firing
-    assert watched.query("job:feature_store_fresh:bool")[0]["value"][1] == "1"
+    fresh = "job:feature_store_fresh:bool"
+    watched.wait_for(lambda: watched.query(fresh), "whether it is fresh is recorded")
+    assert watched.query(fresh)[0]["value"][1] == "1"
